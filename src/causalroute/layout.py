@@ -1,0 +1,82 @@
+"""Where every file of a run lies, relative to the checkout: the one place that knows the names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def raw(dataset: str) -> Path:
+    """Folder with the data set as its source delivers it; image paths of the manifest are relative to it."""
+    return Path("data") / dataset / "raw"
+
+
+def source(dataset: str) -> Path:
+    """JSON: every file of `raw` with size and SHA-256, and where it came from."""
+    return Path("data") / dataset / "source.json"
+
+
+def manifest(dataset: str) -> Path:
+    """Parquet: one row per usable item; labels of test splits are null."""
+    return Path("data") / dataset / "manifest.parquet"
+
+
+def test_labels(dataset: str) -> Path:
+    """Parquet: labels and groups of the test splits; `evaluate` alone reads it."""
+    return Path("data") / dataset / "test.parquet"
+
+
+def truth(dataset: str) -> Path:
+    """Parquet: known causal truth (planted data only; no rows elsewhere)."""
+    return Path("data") / dataset / "truth.parquet"
+
+
+def dropped(dataset: str) -> Path:
+    """CSV: every item left out and why."""
+    return Path("data") / dataset / "dropped.csv"
+
+
+def summary(dataset: str) -> Path:
+    """JSON: classes, counts per split and label, leaks, what the visual side is."""
+    return Path("data") / dataset / "summary.json"
+
+
+def backbone(name: str) -> Path:
+    """Folder of a backbone trained by the pipeline, in HuggingFace format."""
+    return Path("models") / "backbones" / name
+
+
+def counterfactuals(dataset: str, editor: str) -> Path:
+    """Parquet: counterfactual texts, masks and donors per item."""
+    return Path("counterfactuals") / dataset / f"{editor}.parquet"
+
+
+def reference_image(dataset: str) -> Path:
+    """PNG: the blurred mean train image, the `no treatment` of the visual side."""
+    return Path("counterfactuals") / dataset / "reference.png"
+
+
+def features(dataset: str, backbone_name: str, views: str) -> Path:
+    """Safetensors: features of the factual pair (`views` = factual) or of one editor's views."""
+    return Path("features") / dataset / backbone_name / f"{views}.safetensors"
+
+
+def feature_store() -> Path:
+    """Content-addressed feature shards, shared by checkouts and experiments of one user."""
+    root = os.environ.get("CAUSALROUTE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "causalroute"
+    return Path(root) / "features"
+
+
+def run(dataset: str, method: str, first: int, last: int) -> Path:
+    """Folder of one training job: weights, history, selection, predictions."""
+    return Path("models") / dataset / method / f"seeds{first}-{last}"
+
+
+def events(dataset: str, method: str, first: int, last: int) -> Path:
+    """Folder of TensorBoard events of one training job."""
+    return Path("runs") / dataset / method / f"seeds{first}-{last}"
+
+
+def reports(dataset: str) -> Path:
+    """Folder of the small files that go into git."""
+    return Path("reports") / dataset

@@ -1,0 +1,1 @@
+"""One thin command per workflow rule: parse, call the library, write atomically."""
