@@ -78,11 +78,27 @@ def write_csv(path: str | Path, frame: pl.DataFrame) -> None:
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """Writes named tensors as safetensors; metadata values are strings."""
+    """Writes named tensors as safetensors; metadata values are strings. Equal content gives equal bytes."""
     from safetensors.torch import save_file
 
     with atomic(path) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=dict(metadata))
+        _sort_metadata(temporary)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Safetensors writes its metadata in the random order of a hash map: this puts them in order, in place."""
+    with path.open("r+b") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(size))
+        if "__metadata__" not in header:
+            return
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > size:
+            raise ValueError("the safetensors header grew")  # the tensors behind it must not move
+        stream.seek(8)
+        stream.write(text.ljust(size))
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

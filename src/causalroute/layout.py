@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+PLOTS = ("id_vs_ood", "groups", "effects", "gates", "reliability", "temperature", "history", "tests")
+"""Tables under reports/{dataset}/plots, one CSV each."""
+
 
 def raw(dataset: str) -> Path:
     """Folder with the data set as its source delivers it; image paths of the manifest are relative to it."""
@@ -29,6 +32,11 @@ def test_labels(dataset: str) -> Path:
 def truth(dataset: str) -> Path:
     """Parquet: known causal truth (planted data only; no rows elsewhere)."""
     return Path("data") / dataset / "truth.parquet"
+
+
+def rewrites(dataset: str) -> Path:
+    """Parquet: published rewrites of train texts with their flipped label (no rows where there are none)."""
+    return Path("data") / dataset / "rewrites.parquet"
 
 
 def dropped(dataset: str) -> Path:
@@ -63,8 +71,16 @@ def features(dataset: str, backbone_name: str, views: str) -> Path:
 
 def feature_store() -> Path:
     """Content-addressed feature shards, shared by checkouts and experiments of one user."""
-    root = os.environ.get("CAUSALROUTE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "causalroute"
-    return Path(root) / "features"
+    return _cache() / "features"
+
+
+def download_cache() -> Path:
+    """Downloaded files, and the parts of interrupted downloads."""
+    return _cache() / "downloads"
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("CAUSALROUTE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "causalroute")
 
 
 def run(dataset: str, method: str, first: int, last: int) -> Path:

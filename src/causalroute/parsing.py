@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -15,6 +15,8 @@ T = TypeVar("T")
 STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+@dataclass_transform(kw_only_default=True, frozen_default=True)
 def section(cls: type[T]) -> type[T]:
     """Makes `cls` a frozen, keyword-only dataclass that refuses unknown keys and silent type changes."""
     cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)

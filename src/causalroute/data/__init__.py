@@ -1,0 +1,1 @@
+"""From the publisher's files to a checked manifest: sources, formats, images, duplicates, splits. Imports without torch."""

@@ -1,0 +1,124 @@
+"""Images of strangers, opened safely: no path leaves the root, no bomb is unpacked, nothing half-read passes as whole.
+
+The first frame of an animation counts; the camera's orientation is applied; transparency is laid on white.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path, PurePosixPath
+
+from PIL import Image, ImageOps
+
+from causalroute.errors import UserError
+from causalroute.io import sha256_file
+
+MAX_PIXELS = 64_000_000  # a 24-bit image of this size takes 192 MB; a post's photo has at most a tenth of it
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
+
+
+class ImageError(UserError):
+    """An image that cannot be used; `reason` is the word that dropped.csv gets."""
+
+    def __init__(self, reason: str, what: str, *, where: str, fix: str) -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.reason = reason
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """What a sound image file is: its content hash and its size in pixels."""
+
+    sha256: str
+    """of the file's bytes"""
+    width: int
+    """pixels, after orientation"""
+    height: int
+    """pixels, after orientation"""
+    perceptual: int | None
+    """64-bit perceptual hash where asked for"""
+
+
+def resolve(root: str | Path, relative: str) -> Path:
+    """The file `relative` (posix path) under `root`.
+
+    Raises:
+        ImageError: the path is absolute, climbs out of `root` (also through a link), or names no file.
+    """
+    root = Path(root)
+    pure = PurePosixPath(relative)
+    path = root / pure
+    where = f"{relative!r} under {root}"
+    if not relative or pure.is_absolute() or ".." in pure.parts or "\\" in relative or "\0" in relative or not path.resolve().is_relative_to(root.resolve()):
+        raise ImageError(
+            "path_outside_root",
+            "the image path leaves the data folder",
+            where=where,
+            fix="write image paths relative to the raw folder, without '..', with '/'",
+        )
+    if not path.is_file():
+        raise ImageError("missing_image", "there is no such image file", where=where, fix="check the image column and that all images were fetched")
+    return path
+
+
+def open_image(root: str | Path, relative: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The image at `relative` under `root`, decoded, upright, mode RGB.
+
+    Args:
+        root: the data set's raw folder.
+        relative: posix path inside it.
+        max_pixels: width x height above which the file is refused before any pixel is decoded.
+
+    Raises:
+        ImageError: with `.reason` path_outside_root, missing_image, not_an_image, image_too_large or corrupt_image.
+    """
+    path = resolve(root, relative)
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise _too_large(path, f"{image.width} x {image.height} pixels, the limit is {max_pixels}")
+            image.load()
+            return _rgb(ImageOps.exif_transpose(image))
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(path, str(error)) from None
+    except Image.UnidentifiedImageError:
+        raise ImageError("not_an_image", "the file is not an image", where=str(path), fix=f"formats read: {', '.join(FORMATS)}") from None
+    except Exception as error:  # decoders answer damaged bytes with any exception
+        raise ImageError("corrupt_image", f"the image is damaged: {error}", where=str(path), fix="fetch or export it again") from None
+
+
+def _too_large(path: Path, what: str) -> ImageError:
+    return ImageError("image_too_large", f"the image is too large: {what}", where=str(path), fix="scale it down")
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    if image.mode.startswith("I"):  # 16 bits a pixel: a plain conversion would clip to white
+        image = image.convert("I").point(lambda value: value / 257, "L")
+    return image.convert("RGB")
+
+
+def check_image(root: str | Path, relative: str, *, perceptual: bool = False) -> Checked:
+    """Decodes the whole image once and says what it is.
+
+    Raises:
+        ImageError: as `open_image`.
+    """
+    image = open_image(root, relative)
+    width, height = image.size
+    hashed = perceptual_hash(image) if perceptual else None
+    return Checked(sha256_file(resolve(root, relative)), width, height, hashed)
+
+
+def perceptual_hash(image: Image.Image) -> int:
+    """The 64-bit DCT hash of Zauner (2010), `imagehash.phash`: near-equal pictures differ in few bits."""
+    import imagehash
+
+    return int(str(imagehash.phash(image)), 16)
