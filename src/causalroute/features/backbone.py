@@ -1,0 +1,97 @@
+"""What every backbone offers, and the one function that loads any of them.
+
+Letters: B batch, T text tokens, P image patches, H and W pixels, Dt and Dv widths of the pooled text and image features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from causalroute.config import Backbone as Settings
+from causalroute.features.tokens import Encoded
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+
+class Backbone(Protocol):
+    """A frozen encoder of texts and, where `has_images`, of images. Its methods keep gradients with respect to pixels."""
+
+    key: str
+    """digest of weights, configuration, tokenizer, preprocessing, pooling, batch size and library versions"""
+    text_dim: int
+    """Dt"""
+    image_dim: int
+    """Dv; Dt where the visual side is attribute words"""
+    has_images: bool
+    """False: no image tower"""
+    mask_token: str
+    """what a masked word becomes"""
+    batch_size: int
+    """texts of every forward pass"""
+    image_batch: int
+    """images of every forward pass; 0 without image tower"""
+
+    def tokenize(self, text: str) -> Encoded:
+        """Token ids of one text."""
+        ...
+
+    def tokenize_many(self, texts: Sequence[str]) -> list[Encoded]:
+        """Token ids of each text."""
+        ...
+
+    def collate(self, texts: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids and mask (B, T) of texts of one bucket."""
+        ...
+
+    def text_features(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pooled (B, Dt) and token features (B, T, D)."""
+        ...
+
+    def encode_texts(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Pooled features (B, Dt)."""
+        ...
+
+    def preprocess(self, image: Image.Image) -> torch.Tensor:
+        """Pixels (3, H, W) of an RGB image."""
+        ...
+
+    def image_features(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pooled (B, Dv) and patch features (B, P, D)."""
+        ...
+
+    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pooled features (B, Dv)."""
+        ...
+
+
+def load_backbone(config: Settings, name: str) -> Backbone:
+    """Loads the backbone called `name` in `params.yaml`.
+
+    Raises:
+        UserError: the model cannot be found, downloaded or used.
+    """
+    if config.kind == "dual_encoder":
+        from causalroute.features.dual_encoder import DualEncoder
+
+        return DualEncoder(config, name)
+    from causalroute.features.encoder_pair import EncoderPair
+
+    return EncoderPair(config, name)
+
+
+def library_versions() -> list[str]:
+    """Versions of the libraries whose arithmetic the features depend on."""
+    import PIL
+    import torch
+    import transformers
+
+    return [f"torch {torch.__version__}", f"transformers {transformers.__version__}", f"pillow {PIL.__version__}"]
+
+
+def masked_mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean of (B, T, D) over the tokens of each text: (B, D)."""
+    weights = mask.unsqueeze(-1).to(hidden.dtype)  # (B, T, 1)
+    return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)

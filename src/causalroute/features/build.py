@@ -1,0 +1,68 @@
+"""Feature files of a data set: the factual pair of every post, or the views of one editor.
+
+`factual.safetensors` holds t (N, Dt) and v (N, Dv) in manifest order; `factual.tokens.safetensors` t (N, T, D), t_lengths, v (N, P, D), v_lengths (N,).
+`<editor>.safetensors` holds rows (M,) int64 (index into the manifest), t_s, t_c, v_s, v_c (M, D), t_0, v_0 (1, D) and t_swap, v_swap (M, K, D).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+import torch
+
+from causalroute import layout
+from causalroute.counterfactual.views import EDITED, FACTUAL, edited_rows, view_inputs
+from causalroute.errors import UserError
+from causalroute.features.encode import Encoding, Input, encode
+from causalroute.io import sha256_bytes, write_tensors
+
+
+def ids_digest(ids: Sequence[str]) -> str:
+    """What `ids_sha256` of a feature file is: equal for equal ids in equal order."""
+    return sha256_bytes(*(name.encode() for name in ids))
+
+
+def write_factual(dataset: str, backbone_name: str, job: Encoding) -> Path:
+    """Encodes every post of the manifest; returns the file."""
+    manifest = _read(layout.manifest(dataset))
+    digests = _encode_all(job, {view: view_inputs(manifest, None, view) for view in FACTUAL})
+    tensors = {view: job.store.pooled(keys) for view, keys in digests.items()}
+    path = layout.features(dataset, backbone_name, "factual")
+    write_tensors(path, tensors, _metadata(job, manifest, tensors["t"], tensors["v"]))
+    if job.tokens:
+        ragged = {view: job.store.tokens(keys) for view, keys in digests.items()}
+        ragged |= {f"{view}_lengths": job.store.lengths(keys) for view, keys in digests.items()}
+        write_tensors(layout.features(dataset, backbone_name, "factual.tokens"), ragged, _metadata(job, manifest, ragged["t"], ragged["v"]))
+    return path
+
+
+def write_edited(dataset: str, backbone_name: str, editor: str, job: Encoding) -> Path:
+    """Encodes every view of one editor; returns the file."""
+    manifest, counterfactuals = _read(layout.manifest(dataset)), _read(layout.counterfactuals(dataset, editor))
+    rows = torch.tensor(edited_rows(manifest, counterfactuals))
+    digests = _encode_all(job, {view: view_inputs(manifest, counterfactuals, view, layout.reference_image(dataset)) for view in EDITED})
+    tensors = {view: job.store.pooled(keys) for view, keys in digests.items()}
+    for view in ("t_swap", "v_swap"):
+        tensors[view] = tensors[view].reshape(len(rows), -1, tensors[view].shape[1])  # (M * K, D) -> (M, K, D)
+    path = layout.features(dataset, backbone_name, editor)
+    write_tensors(path, {"rows": rows, **tensors}, _metadata(job, manifest, tensors["t_0"], tensors["v_0"]))
+    return path
+
+
+def _encode_all(job: Encoding, views: dict[str, Sequence[Input]]) -> dict[str, list[bytes]]:
+    """Encodes all views in one pass, so that texts of all of them share batches; the keys of each view."""
+    digests = iter(encode(job, [item for inputs in views.values() for item in inputs]))
+    return {view: [next(digests) for _ in inputs] for view, inputs in views.items()}
+
+
+def _metadata(job: Encoding, manifest: pl.DataFrame, text: torch.Tensor, image: torch.Tensor) -> dict[str, str]:
+    dims = {"text_dim": str(text.shape[-1]), "image_dim": str(image.shape[-1])}
+    return {"ids_sha256": ids_digest(manifest["id"].to_list()), "backbone_key": job.backbone.key, **dims}
+
+
+def _read(path: Path) -> pl.DataFrame:
+    if not path.is_file():
+        raise UserError(f"{path} is missing", fix="run the earlier stages: snakemake --cores all")
+    return pl.read_parquet(path)
