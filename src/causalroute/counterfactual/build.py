@@ -1,0 +1,154 @@
+"""One row of counterfactuals per post: text side and visual side put together. The file format is that of docs/counterfactuals.md."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from PIL import Image
+
+from causalroute.config import Backbone as BackboneSettings
+from causalroute.config import Editor
+from causalroute.counterfactual.image import edit_images, random, truth
+from causalroute.counterfactual.pixels import REFERENCE_SIDE, reference
+from causalroute.counterfactual.posts import Posts, edited, posts_of
+from causalroute.counterfactual.text import edit_texts, marks
+from causalroute.counterfactual.views import visual_side
+from causalroute.data.images import open_image
+from causalroute.errors import UserError
+from causalroute.rng import generator
+
+CELLS = 4
+"""Mask cells per grid patch and axis."""
+REFERENCE_IMAGES = 512
+"""Train images that the reference is the mean of, at most."""
+COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
+    "id": pl.String,
+    "t_s": pl.String,
+    "t_c": pl.String,
+    "t_swap": pl.List(pl.String),
+    "t_donor": pl.List(pl.String),
+    "context_spans": pl.List(pl.Struct({"start": pl.Int32, "end": pl.Int32})),
+    "mask": pl.Binary,
+    "mask_side": pl.Int32,
+    "v_donor": pl.List(pl.String),
+    "fill": pl.String,
+    "attr_s": pl.String,
+    "attr_c": pl.String,
+    "attr_swap": pl.List(pl.String),
+    "text_mask_ratio": pl.Float32,
+    "image_mask_ratio": pl.Float32,
+    "text_edit_distance": pl.Float32,
+    "text_ok": pl.Boolean,
+    "image_ok": pl.Boolean,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Sources:
+    """What an editor may use besides the manifest."""
+
+    root: Path
+    """folder that image paths are relative to"""
+    truth: pl.DataFrame | None = None
+    """the generator's truth; None unless the editor is one of the `truth` oracles"""
+    backbone: tuple[BackboneSettings, str] | None = None
+    """settings and name of the backbone; needed by the saliency editor"""
+    features: Callable[[], tuple[NDArray[np.float32], NDArray[np.float32]]] | None = None
+    """factual text and image features in manifest order; needed by the saliency editor of an encoder pair"""
+    threads: int = 1
+    """image batches worked on at a time; changes no bit of the result"""
+
+
+def build(manifest: pl.DataFrame, editor: Editor, sources: Sources) -> pl.DataFrame:
+    """Counterfactuals of every post but the oracle's, in manifest order, with the columns COLUMNS.
+
+    Raises:
+        UserError: the editor needs something that `sources` lacks, or the posts cannot be used.
+    """
+    rows = edited(manifest)
+    posts = posts_of(rows)
+    table = edit_texts(posts, marks(posts, editor, sources.truth), editor.swaps, editor.seed)
+    side = visual_side(rows)
+    if side == "image":
+        masks, thumbnails = _cores(manifest, rows, posts, table["t_c"].to_list(), editor, sources)
+        table = table.hstack(edit_images(posts, masks, thumbnails, editor.swaps, editor.seed, editor.fill))
+    elif side == "attributes":
+        table = table.hstack(_attributes(posts_of(rows, "attributes"), editor, sources))
+    table = table.with_columns(rows["id"])
+    missing = [pl.lit(None, dtype).alias(name) for name, dtype in COLUMNS.items() if name not in table.columns]
+    return table.with_columns(missing).with_columns(pl.col("image_ok").fill_null(False)).select(*COLUMNS)
+
+
+def _attributes(posts: Posts, editor: Editor, sources: Sources) -> pl.DataFrame:
+    """The visual side where it is a list of words."""
+    edited_words = edit_texts(posts, marks(posts, editor, sources.truth), editor.swaps, editor.seed, "attributes")
+    names = {"t_s": "attr_s", "t_c": "attr_c", "t_swap": "attr_swap", "t_donor": "v_donor", "text_mask_ratio": "image_mask_ratio", "text_ok": "image_ok"}
+    return edited_words.select(pl.col(old).alias(new) for old, new in names.items())
+
+
+def _cores(
+    manifest: pl.DataFrame, rows: pl.DataFrame, posts: Posts, core_texts: list[str], editor: Editor, sources: Sources
+) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
+    """Core masks (M, m, m) and thumbnails (M, m, m, 3)."""
+    side, paths = CELLS * editor.grid, rows["image"].to_list()
+
+    def image(row: int) -> Image.Image:
+        return open_image(sources.root, paths[row])
+
+    if editor.image == "saliency":
+        return _salient(manifest, rows, posts, core_texts, editor, sources, image)
+    if editor.image == "random":
+        masks = random.find_cores(posts.ids, editor.core_share, side, editor.seed)
+    elif sources.truth is None:
+        raise UserError("the image editor 'truth' needs known truth", where="editors: image", fix="use 'saliency' on data without known truth")
+    else:
+        masks = truth.find_cores(posts.ids, sources.truth, side)
+    return masks, np.stack([np.asarray(image(row).resize((side, side), Image.Resampling.BOX)) for row in range(len(paths))])
+
+
+def _salient(
+    manifest: pl.DataFrame,
+    rows: pl.DataFrame,
+    posts: Posts,
+    core_texts: list[str],
+    editor: Editor,
+    sources: Sources,
+    image: Callable[[int], Image.Image],
+) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
+    """The saliency editor: the only part of this package that loads a model."""
+    import torch
+
+    from causalroute.counterfactual.image import saliency
+    from causalroute.features.backbone import load_backbone
+
+    if sources.backbone is None:
+        raise UserError("the image editor 'saliency' needs a backbone", where="editors: image", fix="pass --backbone")
+    backbone = load_backbone(*sources.backbone)
+    encode = getattr(backbone, "project_image", None)
+    if encode is not None:
+        directions = saliency.text_directions(backbone, core_texts)
+    elif sources.features is None:
+        raise UserError("the saliency editor of an encoder pair needs factual features", fix="make features/{dataset}/{backbone}/factual.safetensors first")
+    elif not backbone.has_images:
+        raise UserError("the posts have images and the backbone has no image tower", where="backbones", fix="set image_model, or use a dual encoder")
+    else:
+        encode = backbone.encode_images
+        position = {name: row for row, name in enumerate(manifest["id"])}
+        chosen = [position[name] for name in rows["id"]]
+        text, visual = (torch.from_numpy(features[chosen]) for features in sources.features())
+        directions = saliency.interaction_directions(posts, text, visual, editor.seed)
+    return saliency.find_cores(backbone, image, directions, encode, editor.core_share, CELLS * editor.grid, sources.threads)
+
+
+def reference_of(manifest: pl.DataFrame, root: Path) -> Image.Image:
+    """The reference image: the mean of at most REFERENCE_IMAGES train images, drawn from a fixed substream; plain grey where there are no images."""
+    if visual_side(manifest) != "image":
+        return Image.new("RGB", (REFERENCE_SIDE, REFERENCE_SIDE), (128, 128, 128))
+    paths = manifest.filter(pl.col("split") == "train")["image"].to_list()
+    chosen = sorted(generator(0, "reference").permutation(len(paths))[:REFERENCE_IMAGES].tolist())
+    return reference(open_image(root, paths[row]) for row in chosen)
