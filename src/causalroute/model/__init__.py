@@ -1,0 +1,1 @@
+"""Networks on cached features; needs only torch and causalroute.routing."""

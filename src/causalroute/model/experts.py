@@ -1,0 +1,45 @@
+"""Low-rank experts on one trunk and their mixture.
+
+    z_e = W (h + B_e gelu(A_e h)),     S = sum over chosen e of w_e z_e,     chosen and w from `causalroute.routing.route`
+
+Letters: B batch, H trunk width, R rank, E experts, C classes, k experts per post.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from causalroute.model.layers import linear
+from causalroute.routing import Routing, combine, dispatch, permute
+
+
+class Experts(nn.Module):
+    """E adapters that share the trunk's hidden layer and the class matrix W."""
+
+    def __init__(self, hidden: int, rank: int, experts: int, classes: int, generator: Generator) -> None:
+        super().__init__()
+        self.head = linear(hidden, classes, generator)
+        self.down = nn.Parameter(torch.stack([linear(hidden, rank, generator, bias=False).weight.detach() for _ in range(experts)]))  # (E, R, H)
+        # B starts at zero: every expert starts as the trunk.
+        self.up = nn.Parameter(torch.zeros(experts, rank, hidden))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Scores of all experts: (..., H) -> (..., E, C)."""
+        inner = functional.gelu(h @ self.down.flatten(0, 1).T).unflatten(-1, self.down.shape[:2])  # (..., E, R)
+        return self.head(h).unsqueeze(-2) + torch.einsum("...er,erc->...ec", inner, self.up @ self.head.weight.T)
+
+    def sparse(self, h: Tensor, routing: Routing) -> Tensor:
+        """The mixture with only the chosen experts computed: (B, H) -> (B, C)."""
+        moved = permute(routing.experts, self.down.shape[0])
+        x = dispatch(h, moved)  # (B*k, H)
+        bounds = moved.offsets.tolist()
+        parts = [functional.gelu(x[bounds[e] : bounds[e + 1]] @ self.down[e].T) @ (self.up[e] @ self.head.weight.T) for e in range(self.down.shape[0])]
+        return combine(self.head(x) + torch.cat(parts), routing.weights, moved)
+
+
+def dense_weights(routing: Routing) -> Tensor:
+    """Weights of all experts, 0 for those not chosen: (B, E)."""
+    weights = routing.weights.new_zeros(routing.weights.shape[0], routing.counts.shape[0])
+    return weights.scatter(1, routing.experts.long(), routing.weights)

@@ -1,0 +1,1 @@
+"""Turns cached features into trained methods."""

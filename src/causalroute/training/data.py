@@ -1,0 +1,179 @@
+"""Reads the manifest, the cached features and the accepted flags into tensors.
+
+Features are standardised with the mean and standard deviation of the factual train features of each side; the same numbers serve all views of the side
+and are stored with the weights.
+
+Letters: N items wanted, D width, K swaps per item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from causalroute import layout
+from causalroute.errors import UserError
+from causalroute.io import sha256_bytes
+from causalroute.methods.base import Posts
+
+CONTEXT, CORE, SWAPS = ("t_s", "v_s"), ("t_c", "v_c"), ("t_swap", "v_swap")
+TRAIN_VIEWS = (*CONTEXT, *SWAPS)
+ALL_VIEWS = (*CONTEXT, *CORE, *SWAPS)
+
+
+@dataclass(frozen=True)
+class Standard:
+    """Mean and standard deviation per feature of both sides."""
+
+    t_mean: Tensor
+    t_std: Tensor
+    v_mean: Tensor
+    v_std: Tensor
+
+    def apply(self, name: str, x: Tensor) -> Tensor:
+        """A view (..., D), named t* or v*, as standardised float32."""
+        mean, std = (self.t_mean, self.t_std) if name.startswith("t") else (self.v_mean, self.v_std)
+        return x.float().sub_(mean).div_(std)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By field name."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files one method reads."""
+
+    manifest: Path
+    factual: Path
+    views: Path | None
+    counterfactuals: Path | None
+
+    @classmethod
+    def of(cls, dataset: str, backbone: str, editor: str | None) -> Files:
+        """Paths by the layout; no editor means factual features alone."""
+        views = layout.features(dataset, backbone, editor) if editor else None
+        counterfactuals = layout.counterfactuals(dataset, editor) if editor else None
+        return cls(layout.manifest(dataset), layout.features(dataset, backbone, "factual"), views, counterfactuals)
+
+    def existing(self) -> list[Path]:
+        """All of them.
+
+        Raises:
+            UserError: when one is missing.
+        """
+        wanted = [path for path in (self.manifest, self.factual, self.views, self.counterfactuals) if path]
+        for path in wanted:
+            if not path.is_file():
+                raise UserError("a file that training needs is missing", where=str(path), fix="run the whole pipeline (make reproduce), which makes it first")
+        return wanted
+
+
+def load_posts(
+    files: Files, splits: Sequence[str], classes: Sequence[str], *, roles: Mapping[str, str], views: Sequence[str] = (), standard: Standard | None = None
+) -> tuple[Posts, Standard]:
+    """Loads the items of `splits`, in manifest order.
+
+    Args:
+        files: where to read.
+        splits: the splits wanted; each must have items.
+        classes: label names.
+        roles: which split is "train" and which "valid".
+        views: counterfactual views wanted beside the factual ones.
+        standard: the numbers to standardise with; None computes them from the split of role "train".
+
+    Raises:
+        UserError: on an empty split, unlabelled train items, or features that do not belong to the manifest.
+    """
+    files.existing()
+    frame = pl.read_parquet(files.manifest, columns=["id", "split", "text", "label"]).with_row_index("row")
+    total = frame.height
+    digest = sha256_bytes(*(name.encode() for name in frame["id"]))
+    frame = frame.filter(pl.col("split").is_in(list(splits)))
+    _require_splits(frame, splits, files.manifest)
+    rows = torch.from_numpy(frame["row"].to_numpy().copy()).long()
+    raw = _factual(files.factual, rows, digest)
+    if standard is None:
+        standard = _standard(raw, torch.from_numpy((frame["split"] == roles["train"]).to_numpy().copy()))
+    tensors = {name: standard.apply(name, raw.pop(name)) for name in ("t", "v")}
+    text_ok = image_ok = torch.zeros(len(rows), dtype=torch.bool)
+    if files.views is not None and files.counterfactuals is not None:
+        place = _places(files.views, rows, total, digest)
+        tensors |= {name: standard.apply(name, _view(files.views, name, place)) for name in views}
+        text_ok, image_ok = _accepted(files.counterfactuals, frame["id"])
+    labels = torch.from_numpy(frame["label"].cast(pl.Int64).fill_null(-1).to_numpy().copy())
+    if int(labels.max()) >= len(classes):
+        raise UserError(f"label {int(labels.max())} has no name in classes {list(classes)}", where=str(files.manifest), fix="run prepare again")
+    posts = Posts(frame["id"].to_list(), frame["split"].to_list(), frame["text"].to_list(), labels, len(classes), tensors, text_ok, image_ok, dict(roles))
+    return posts, standard
+
+
+def _require_splits(frame: pl.DataFrame, splits: Sequence[str], where: Path) -> None:
+    found = set(frame["split"].unique())
+    for split in splits:
+        if split not in found:
+            raise UserError(
+                f"split {split!r} has no items", where=str(where), fix="a method that needs this split cannot run on this data set: take it out of `methods`"
+            )
+    unlabelled = frame.filter(pl.col("split").str.contains("train|valid") & pl.col("label").is_null())
+    if unlabelled.height:
+        raise UserError(
+            f"{unlabelled.height} items to learn from have no label", where=f"{where}: id {unlabelled['id'][0]}", fix="label them or leave them out"
+        )
+
+
+def _require_same_items(path: Path, found: str | None, digest: str) -> None:
+    if found != digest:
+        raise UserError("the features belong to another manifest", where=str(path), fix="run the features stage again")
+
+
+def _factual(path: Path, rows: Tensor, digest: str) -> dict[str, Tensor]:
+    with safe_open(path, framework="pt") as stream:
+        _require_same_items(path, stream.metadata().get("ids_sha256"), digest)
+        raw = {name: stream.get_tensor(name) for name in ("t", "v") if name in stream.keys()}  # noqa: SIM118 - no mapping
+    raw.setdefault("v", raw["t"].new_zeros(len(raw["t"]), 0))
+    return {name: value[rows] for name, value in raw.items()}
+
+
+def _standard(raw: Mapping[str, Tensor], train: Tensor) -> Standard:
+    found = []
+    for side in ("t", "v"):
+        x = raw[side][train].float()
+        mean = x.mean(0)
+        std = (x - mean).square().mean(0).sqrt()
+        # A feature that never varies is only centred.
+        found += [mean, torch.where(std > 1e-6, std, torch.ones_like(std))]
+    return Standard(*found)
+
+
+def _places(path: Path, rows: Tensor, total: int, digest: str) -> Tensor:
+    """Where each wanted item lies in the editor's file."""
+    with safe_open(path, framework="pt") as stream:
+        _require_same_items(path, stream.metadata().get("ids_sha256"), digest)
+        held = stream.get_tensor("rows")
+    place = torch.full((total,), -1, dtype=torch.int64)
+    place[held] = torch.arange(len(held))
+    if (place[rows] < 0).any():
+        raise UserError(
+            f"{int((place[rows] < 0).sum())} items have no counterfactual features", where=str(path), fix="run the counterfactuals and features stages again"
+        )
+    return place[rows]
+
+
+def _view(path: Path, name: str, place: Tensor) -> Tensor:
+    with safe_open(path, framework="pt") as stream:
+        return stream.get_tensor(name)[place]
+
+
+def _accepted(path: Path, ids: pl.Series) -> tuple[Tensor, Tensor]:
+    flags = pl.DataFrame({"id": ids}).join(pl.read_parquet(path, columns=["id", "text_ok", "image_ok"]), on="id", how="left", maintain_order="left")
+    if flags["text_ok"].null_count() or flags["image_ok"].null_count():
+        raise UserError("some items have no counterfactuals", where=str(path), fix="run the counterfactuals stage again")
+    text, image = (torch.from_numpy(flags[name].to_numpy().copy()) for name in ("text_ok", "image_ok"))
+    return text, image
