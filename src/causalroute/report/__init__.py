@@ -1,0 +1,1 @@
+"""What a reader sees: tables, figures, Markdown and one self-contained HTML page, all byte-deterministic."""

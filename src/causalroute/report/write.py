@@ -1,0 +1,90 @@
+"""Reads what a run left for one data set and writes its report files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from causalroute import io, layout
+from causalroute.config import Dataset, Evaluate, Replicates
+from causalroute.errors import UserError
+from causalroute.evaluation.collect import Facts, prediction_files, read_all
+from causalroute.evaluation.scoring import Results, score
+from causalroute.report import headline, markdown, page, tables
+from causalroute.report.figures import Figure, figures
+from causalroute.report.outline import outline
+
+
+def build(name: str, dataset: Dataset, evaluate: Evaluate, replicates: Replicates, config: Mapping[str, Any]) -> None:
+    """Scores every prediction of the data set and writes metrics.json, results.{csv,md}, plots/ and report.html.
+
+    Raises:
+        UserError: a file of the run is missing or does not fit the others.
+    """
+    summary = _json(layout.summary(name))
+    facts = read_facts(name, dataset, summary)
+    results = score(read_all(name, dataset, replicates), facts, dataset, evaluate)
+    names = {line.method: line.name for line in headline.lines(results, (), evaluate, str(summary.get("visual")))}
+    plots = tables.plot_tables(results, facts, evaluate, read_histories(name, dataset, replicates))
+    table = tables.results_table(results)
+    drawn = figures({**plots, "results": table}, names)
+    folder = layout.reports(name)
+    io.write_json(folder / "metrics.json", tables.metrics_json(results))
+    io.write_csv(folder / "results.csv", table)
+    for key, table in plots.items():
+        io.write_csv(folder / "plots" / f"{key}.csv", table)
+    _write_texts(folder, name, dataset, evaluate, results, summary, drawn, config)
+
+
+def _write_texts(
+    folder: Path, name: str, dataset: Dataset, evaluate: Evaluate, results: Results, summary: Mapping[str, Any], drawn: list[Figure], config: Mapping[str, Any]
+) -> None:
+    visual = str(summary.get("visual"))
+    shown = headline.columns(dataset, results)
+    rows = headline.lines(results, shown, evaluate, visual)
+    title = f"{name}: {dataset.task} from text and {'attributes' if visual == 'attributes' else 'image'}"
+    found, notes = headline.findings(results, evaluate, visual), headline.notes(results, evaluate, summary)
+    known = page.facts(dataset, summary, len(results.seeds))
+    io.write_text(folder / "results.md", markdown.document(title, [f"{key}: {value}" for key, value in known], shown, rows, found, notes))
+    content = page.Content(
+        title=title, name=name, dataset=dataset, facts=known, columns=shown, lines=rows, findings=found, notes=notes, figures=drawn,
+        details=page.details(results, visual, 1 - evaluate.confidence), calibration=page.calibration_rows(results, visual),
+        audit=outline(_json(folder / "audit.json")), grades=outline(_json(folder / "counterfactuals.json")),
+        settings={key: io.canonical_json(value) for key, value in sorted(config.items())},
+        digest=io.sha256_bytes(io.canonical_json(config).encode())[:16],
+    )  # fmt: skip
+    io.write_text(folder / "report.html", page.render(content))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError("a file of an earlier stage is missing", where=str(path), fix="run the workflow: `make reproduce`")
+    found: dict[str, Any] = io.read_json(path)
+    return found
+
+
+def read_facts(name: str, dataset: Dataset, summary: Mapping[str, Any]) -> Facts:
+    """Train majority from the summary, pairs from the manifest, planted effects from the truth."""
+    counts = summary["splits"]["train"]["labels"]
+    majority = max(range(len(dataset.classes)), key=lambda index: (counts.get(dataset.classes[index], 0), -index))
+    pairs = pl.read_parquet(layout.manifest(name), columns=["id", "pair"]).drop_nulls()
+    truth = pl.read_parquet(layout.truth(name), columns=["id", "effect_text", "effect_image"]) if layout.truth(name).is_file() else pl.DataFrame()
+    planted = {} if truth.is_empty() else {key: dict(zip(truth["id"], truth[key], strict=True)) for key in ("effect_text", "effect_image")}
+    return Facts(majority, dict(zip(pairs["id"], pairs["pair"], strict=True)), planted)
+
+
+def read_histories(name: str, dataset: Dataset, replicates: Replicates) -> dict[str, pl.DataFrame]:
+    """history.csv of every method; methods fitted in one go have one row per seed and no train loss."""
+    found = {}
+    for method in dataset.methods:
+        parts = []
+        for file in prediction_files(name, method, replicates):
+            history = file.with_name("history.csv")
+            if not history.is_file():
+                raise UserError("a training history is missing", where=str(history), fix="run the workflow: its train rule writes this file")
+            parts.append(pl.read_csv(history, infer_schema_length=None))
+        found[method] = pl.concat(parts, how="diagonal_relaxed")
+    return found
