@@ -9,44 +9,19 @@ from typing import Any
 
 import pytest
 import torch
-from tests import simulated
+from tests.unit.short_training import posts, shape, small, trained
 
 from causalroute import methods
 from causalroute.config import Train
 from causalroute.errors import UserError
-from causalroute.methods.base import Posts, Shape
+from causalroute.methods.base import Posts
 from causalroute.rng import torch_generator
 from causalroute.training import loop
-from causalroute.training.data import TRAIN_VIEWS, Files, load_posts
 from causalroute.training.job import build
 
+__all__ = ["posts"]
 SWAP = ("text_swap", "image_swap", "double_swap", "oracle_swap")
 EDITORS = {"causal_moe": "dataset", "oracle_swap": "truth", "text_swap": "dataset", "image_swap": "dataset", "double_swap": "dataset"}
-
-
-@pytest.fixture(scope="module")
-def posts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Posts]:
-    """Data for the methods, by the split trained on; all views."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("sim"))
-        simulated.write(train=800, valid=200, test=300)
-        roles = {"train": "train", "valid": "valid"}
-        splits = ["train", "valid"]
-        found, _ = load_posts(Files.of("sim", "b", "estimated"), splits, simulated.CLASSES, roles=roles, views=TRAIN_VIEWS)
-        oracle = {"train": "oracle_train", "valid": "oracle_valid"}
-        return {"biased": found, "oracle": load_posts(Files.of("sim", "b", None), list(oracle.values()), simulated.CLASSES, roles=oracle)[0]}
-
-
-def shape(posts: Posts) -> Shape:
-    return Shape(posts.views["t"].shape[1], posts.views["v"].shape[1], posts.classes, 32, 0.1)
-
-
-def trained(name: str, posts: Posts, settings: dict[str, Any] | None = None, epochs: int = 4, seed: int = 0) -> tuple[methods.base.Method, list[dict]]:
-    method = build(name, settings or {}, shape(posts), seed)
-    train = Train(epochs=epochs, lr=0.01, hidden=32)
-    state = loop.start(method, posts, name, seed, train)
-    loop.advance(state, posts, train, seed, save=lambda s: None, watch=lambda row: None)
-    return method, state.history
 
 
 def swapped_accuracy(method: methods.base.Method, posts: Posts, text: str, image: str) -> float:
@@ -216,78 +191,11 @@ def test_bag_of_words_agrees_with_the_library(posts):
     torch.testing.assert_close(words.answer(data.inputs(data.valid)).p.double(), torch.from_numpy(expected), atol=1e-5, rtol=1e-4)
 
 
-BASE = {"temperature": 0.5, "context_steps": 20}
-CHANGES = [
-    ({}, {"ramp_start": 0.5, "ramp_end": 0.6}), ({}, {"ramp_end": 0.9}), ({}, {"folds": 3}), ({}, {"context_hidden": 8}), ({}, {"clip": 1.0}),
-    ({}, {"context_steps": 30}),
-    ({}, {"router": "learned"}), ({}, {"threshold": 3.0}), ({}, {"temperature": 0.0}), ({}, {"per_kind": 2}), ({}, {"rank": 2}), ({}, {"rank": 0}),
-    ({}, {"top_k": 1}), ({}, {"top_k": 0}), ({}, {"own": 0.0}), ({}, {"te": 0.0}), ({"per_kind": 2}, {"balance": 1.0}), ({"per_kind": 2}, {"z": 1.0}),
-    ({"router": "learned"}, {"pretrain": 5}), ({"router": "learned"}, {"router_start": 0.9}), ({"router": "learned"}, {"residual": 2.0}),
-    ({"router": "learned"}, {"ipw_clip": 1.0}), ({"router": "learned"}, {"balance": 1.0}), ({"router": "learned"}, {"z": 1.0}),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("common", "change"), CHANGES, ids=[json.dumps(change) for _, change in CHANGES])
-def test_every_setting_of_the_mixture_changes_the_result(common, change, posts):
-    data = small(posts["biased"])
-    assert not torch.equal(mixture_answer(json.dumps(BASE | common), data), mixture_answer(json.dumps(BASE | common | change), data))
-
-
-def mixture_answer(settings: str, data: Posts, known: dict[str, torch.Tensor] = {}) -> torch.Tensor:  # noqa: B006 - a cache
-    if settings not in known:
-        method, _ = trained("causal_moe", data, json.loads(settings), epochs=3)
-        with torch.no_grad():
-            answer = method.answer(data.inputs(data.valid))
-        known[settings] = torch.cat([answer.p, answer.te, answer.gates], 1)
-    return known[settings]
-
-
-def test_no_setting_of_the_mixture_is_untested():
-    tested = {key for _, change in CHANGES for key in change}
-    assert tested == {field.name for field in dataclasses.fields(methods.load("causal_moe").Settings)}
-
-
 @pytest.mark.parametrize("change", [{"ramp_start": 0.4}, {"ramp_end": 0.9}])
 def test_every_setting_of_the_swap_methods_changes_the_result(change, posts):
     data = small(posts["biased"])
     a, b = (trained("double_swap", data, settings)[1] for settings in ({}, change))
     assert a != b
-
-
-def small(posts: Posts) -> Posts:
-    """Fewer items, to be quick."""
-    keep = torch.cat([posts.train[:256], posts.valid[:100]])
-    listed = {name: [getattr(posts, name)[row] for row in keep.tolist()] for name in ("ids", "splits", "texts")}
-    tensors = {name: getattr(posts, name)[keep] for name in ("labels", "text_ok", "image_ok")}
-    return dataclasses.replace(posts, **listed, **tensors, views={name: value[keep] for name, value in posts.views.items()})
-
-
-def test_the_mixture_shows_effects_gates_and_scores_that_fit_together(posts):
-    data = posts["biased"]
-    method, _ = trained("causal_moe", data, {"temperature": 0.3, "per_kind": 2, "top_k": 0}, epochs=3)
-    inputs = data.inputs(data.valid)
-    with torch.no_grad():
-        answer = method.answer(inputs)
-    prior = method.head_t.log_prior
-    s = answer.p[:, 1].logit() - (prior[1] - prior[0])
-    a = torch.nn.functional.softplus(method.amount)
-    q_t, q_v = answer.gates[:, 1] + answer.gates[:, 3], answer.gates[:, 2] + answer.gates[:, 3]
-    torch.testing.assert_close(answer.te[:, 1], s + a[0] * q_t * answer.nde_t[:, 1] + a[1] * q_v * answer.nde_v[:, 1], atol=1e-3, rtol=1e-3)
-    torch.testing.assert_close(answer.gates.sum(1), torch.ones(200))
-    torch.testing.assert_close(answer.experts.sum(1), torch.ones(200))
-    torch.testing.assert_close(answer.experts.unflatten(1, (4, 2)).sum(2), answer.gates, atol=1e-5, rtol=1e-4)
-    assert answer.nde_t.abs().max() <= 5
-
-
-def test_the_mixture_treats_what_has_a_direct_effect_and_keeps_the_rest(posts):
-    data = posts["biased"]
-    views = dict(data.views)
-    views["v_s"] = torch.randn(views["v_s"].shape, generator=torch_generator(0))
-    method, _ = trained("causal_moe", dataclasses.replace(data, views=views), epochs=1)
-    with torch.no_grad():
-        gates = method.answer(dataclasses.replace(data, views=views).inputs(data.valid)).gates.mean(0)
-    assert gates[1] > 0.8
-    assert gates[2] + gates[3] < 0.1
 
 
 def test_oracle_learns_where_no_shortcut_is(posts):

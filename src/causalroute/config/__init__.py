@@ -1,0 +1,28 @@
+"""Every section of `params.yaml` as a frozen dataclass: the one list of what can be set.
+
+`workflow/schemas/params.schema.json` and `docs/params.md` are made from these classes (`make schema`) and a test holds them together.
+Settings of a method live beside the method (`methods/<name>.py`, class `Settings`).
+"""
+
+from causalroute.config.data import Columns, Dataset, Planted, Source, Splits
+from causalroute.config.run import Audit, Backbone, Config, Editor, Evaluate, Pretrain, Replicates, Train
+from causalroute.parsing import parse, section, suggest
+
+__all__ = [
+    "Audit",
+    "Backbone",
+    "Columns",
+    "Config",
+    "Dataset",
+    "Editor",
+    "Evaluate",
+    "Planted",
+    "Pretrain",
+    "Replicates",
+    "Source",
+    "Splits",
+    "Train",
+    "parse",
+    "section",
+    "suggest",
+]

@@ -1,0 +1,133 @@
+"""Sections that say what a data set is and where it comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Literal
+
+from causalroute.parsing import section
+
+
+@section
+class Source:
+    """One place the raw files come from."""
+
+    kind: Literal["local", "http", "git", "hub", "planted"]
+    """local folder or file, http(s) download, git checkout, Hugging Face hub data set, or the built-in generator"""
+    path: str = ""
+    """local: folder or file, relative to the checkout; git and hub: the sub-folder wanted (empty: all)"""
+    url: str = ""
+    """http: address of the file (.zip and .tar.* are unpacked); git: address of the repository"""
+    sha256: str = ""
+    """http: checksum of the downloaded file; required"""
+    revision: str = ""
+    """git and hub: the pinned commit, 40 hex digits; required"""
+    repo: str = ""
+    """hub: owner/name"""
+    into: str = ""
+    """sub-folder of data/{dataset}/raw the files land in (empty: its top)"""
+
+    def __post_init__(self) -> None:
+        needed = {"local": ("path",), "http": ("url", "sha256"), "git": ("url", "revision"), "hub": ("repo", "revision"), "planted": ()}
+        for key in needed[self.kind]:
+            if not getattr(self, key):
+                raise ValueError(f"a source of kind {self.kind!r} needs {key!r}")
+        if self.kind in ("git", "hub") and not re.fullmatch("[0-9a-f]{40}", self.revision):
+            raise ValueError("revision must be a full commit id (40 hex digits), so that a run can be repeated")
+
+
+@section
+class Columns:
+    """Which columns of a user's table hold what."""
+
+    text: str = "text"
+    """column with the text"""
+    image: str = "image"
+    """column with the image path, relative to the data root (empty: no images)"""
+    label: str = "label"
+    """column with the label"""
+    id: str = ""
+    """column with a unique id (empty: the row number)"""
+    split: str = ""
+    """column with train / valid / id / ood / neutral (empty: splits are made)"""
+    groups: tuple[str, ...] = ()
+    """columns whose values are reported as groups"""
+
+
+@section
+class Planted:
+    """The generated benchmark with known causal truth (docs/planted.md)."""
+
+    seed: int = 0
+    """seed of the posts"""
+    train: int = 2000
+    """train posts (as many again without shortcut for the oracle)"""
+    valid: int = 600
+    """validation posts (likewise)"""
+    test: int = 1000
+    """posts in each of the splits id, ood and neutral"""
+    rho_text: float = 0.9
+    """probability that the hashtag agrees with the label in train, valid and id; 1 - rho in ood, .5 in neutral"""
+    rho_image: float = 0.9
+    """the same for the background"""
+    label_noise: float = 0.08
+    """share of train and valid labels replaced by another class (also in their oracle twins)"""
+
+
+@section
+class Splits:
+    """How posts without a published split are divided."""
+
+    valid: float = 0.1
+    """share of posts"""
+    test: float = 0.1
+    """share of posts"""
+    seed: int = 0
+    """seed of the assignment"""
+
+
+@section
+class Dataset:
+    """One data set: where it comes from, what it is, and which parts of the run it uses."""
+
+    format: Literal["planted", "mvsa", "mmsd", "table"]
+    """file layout, one module each in causalroute/data/formats"""
+    task: Literal["sarcasm", "sentiment", "classification"]
+    """decides which metrics are reported"""
+    classes: tuple[str, ...]
+    """label names in the order of their numbers"""
+    positive: str = ""
+    """the class that precision, recall and F1 of a two-class task refer to"""
+    backbone: str
+    """a key of `backbones`"""
+    editor: str
+    """a key of `editors`: makes the counterfactuals that methods train on"""
+    methods: tuple[str, ...]
+    """keys of `methods`, in the order of the result table"""
+    sources: tuple[Source, ...]
+    """where the raw files come from, in order"""
+    table: str = ""
+    """format table: the CSV, TSV, JSONL or Parquet file, relative to the raw folder"""
+    columns: Columns = dataclasses.field(default_factory=Columns)
+    """format table: column names"""
+    label_map: dict[str, str] = dataclasses.field(default_factory=dict)
+    """raw label -> class, where the two differ"""
+    variant: str = ""
+    """mvsa: single or multiple; mmsd: mmsd or mmsd2"""
+    splits: Splits = dataclasses.field(default_factory=Splits)
+    """used where the data set has no published split"""
+    planted: Planted = dataclasses.field(default_factory=Planted)
+    """format planted: the numbers of the generator"""
+    expected: dict[str, int] = dataclasses.field(default_factory=dict)
+    """declared number of usable items per split; another number is an error"""
+
+    def __post_init__(self) -> None:
+        if len(set(self.classes)) < 2:
+            raise ValueError("classes must name at least two different labels")
+        if self.positive and self.positive not in self.classes:
+            raise ValueError(f"positive {self.positive!r} is not one of classes {list(self.classes)}")
+        if self.format == "table" and not self.table:
+            raise ValueError("format 'table' needs 'table': the file name inside the raw folder")
+        if len(set(self.methods)) != len(self.methods):
+            raise ValueError("methods names one method twice")

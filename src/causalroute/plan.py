@@ -1,0 +1,123 @@
+"""Which part of `params.yaml` each stage reads, and which jobs a run consists of: the arithmetic behind the workflow rules.
+
+A stage receives exactly the settings it reads, with defaults filled in, as one canonical JSON string: a setting that a stage does not
+see cannot re-run it, and writing a default out changes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from causalroute.config import Config, Dataset, Replicates
+from causalroute.errors import UserError
+from causalroute.io import canonical_json
+from causalroute.provenance import constants
+
+COMMON = {"format", "table", "task", "classes"}
+DATASET_FIELDS: dict[str, set[str]] = {  # fields of a data set that a stage reads; the others reach it as their defaults
+    "fetch": {"format", "table", "task", "sources", "planted"},
+    "prepare": {field.name for field in dataclasses.fields(Dataset)} - {"backbone", "editor", "methods"},
+    "audit": COMMON,
+    "features": COMMON,
+    "counterfactuals": COMMON,
+    "grade": COMMON | {"editor"},
+    "train": COMMON | {"positive", "backbone", "editor"},
+    "evaluate": COMMON | {"positive", "backbone", "editor"},
+    "report": COMMON | {"positive", "backbone", "editor", "methods"},
+}
+UNREAD: dict[str, Any] = {"classes": ["a", "b"], "backbone": "", "editor": "", "methods": [], "sources": []}  # stand-ins for fields without default
+SECTIONS: dict[str, tuple[str, ...]] = {  # sections of --config, as the stage parses them
+    "fetch": ("dataset",),
+    "prepare": ("dataset",),
+    "audit": ("dataset", "audit"),
+    "pretrain": ("backbone",),
+    "features": ("dataset", "backbone"),
+    "counterfactuals": ("dataset", "editor", "backbone"),
+    "grade": ("dataset",),
+    "train": ("dataset", "train", "method"),
+    "evaluate": ("dataset", "evaluate", "method"),
+    "report": ("dataset", "evaluate", "replicates", "methods"),
+}
+
+
+def stage_config(config: Config, stage: str, *, dataset: str = "", method: str = "", editor: str = "", backbone: str = "") -> str:
+    """The `--config` of one job: canonical JSON of the sections its stage reads.
+
+    Args:
+        config: the whole configuration.
+        stage: a key of `SECTIONS`.
+        dataset: which data set the job works on; likewise `method`, `editor`, `backbone`. An empty editor or backbone leaves that section out.
+    """
+    every = {
+        "dataset": lambda: dataset_section(config.datasets[dataset], stage),
+        "method": lambda: config.methods[method],
+        "editor": lambda: dataclasses.asdict(config.editors[editor]) if editor else None,
+        "backbone": lambda: dataclasses.asdict(config.backbones[backbone]) if backbone else None,
+        "methods": lambda: {name: config.methods[name] for name in config.datasets[dataset].methods},
+    }
+    sections = {key: every[key]() if key in every else dataclasses.asdict(getattr(config, key)) for key in SECTIONS[stage]}
+    return canonical_json({key: value for key, value in sections.items() if value is not None})
+
+
+def dataset_section(dataset: Dataset, stage: str) -> dict[str, Any]:
+    """A data set's settings as `stage` sees them: what it does not read is left at its default, or is a fixed stand-in."""
+    values = dataclasses.asdict(dataset)
+    return UNREAD | {key: value for key, value in values.items() if key in DATASET_FIELDS[stage]}
+
+
+def chunks(replicates: Replicates) -> list[str]:
+    """Seeds of each training job, `per_job` at a time from 0 on: 6 seeds, 5 a job -> ["0-4", "5-5"]."""
+    starts = range(0, replicates.seeds, replicates.per_job)
+    return [f"{first}-{min(first + replicates.per_job, replicates.seeds) - 1}" for first in starts]
+
+
+def method_editor(config: Config, dataset: str, method: str) -> str | None:
+    """The editor whose counterfactuals a method trains on, from its module's `EDITOR`: None, "dataset" or the name of an editor."""
+    name = constants(f"causalroute.methods.{method}").get("EDITOR")
+    editor = config.datasets[dataset].editor if name == "dataset" else name
+    if editor is not None and editor not in config.editors:
+        raise UserError(
+            f"the method {method!r} needs the editor {editor!r}", where="params.yaml: editors", fix=f"add `{editor}` to `editors`, or leave the method out"
+        )
+    return None if editor is None else str(editor)
+
+
+def evaluation_editor(config: Config, dataset: str, method: str) -> str:
+    """The editor whose views `evaluate` looks at: the one a method trained on, else the data set's own."""
+    return method_editor(config, dataset, method) or config.datasets[dataset].editor
+
+
+def feature_editors(config: Config, dataset: str) -> list[str]:
+    """Editors whose views are encoded: all that some method of the data set is evaluated with."""
+    return list(dict.fromkeys(evaluation_editor(config, dataset, method) for method in config.datasets[dataset].methods))
+
+
+def graded_editors(config: Config, dataset: str) -> list[str]:
+    """Editors that `grade` compares: those in use, and for planted data the random one as a control."""
+    control = ["random"] if config.datasets[dataset].format == "planted" and "random" in config.editors else []
+    return list(dict.fromkeys([config.datasets[dataset].editor, *feature_editors(config, dataset), *control]))
+
+
+def needs_features(config: Config, editor: str) -> bool:
+    """Whether an editor looks at factual features: saliency is measured on the backbone."""
+    return config.editors[editor].image == "saliency"
+
+
+def needs_truth(config: Config, editor: str) -> bool:
+    """Whether an editor copies the planted truth."""
+    return "truth" in (config.editors[editor].text, config.editors[editor].image)
+
+
+def plugins(config: Config, stage: str, *, dataset: str = "", method: str = "", editor: str = "") -> list[str]:
+    """Modules that a job imports by name at run time, which its import closure cannot show."""
+    names = [f"causalroute.stages.{stage}"]
+    if stage == "fetch":
+        names += [f"causalroute.data.sources.{source.kind}" for source in config.datasets[dataset].sources]
+    if stage == "prepare":
+        names.append(f"causalroute.data.formats.{config.datasets[dataset].format}")
+    if method:
+        names.append(f"causalroute.methods.{method}")
+    if editor:
+        names += [f"causalroute.counterfactual.text.{config.editors[editor].text}", f"causalroute.counterfactual.image.{config.editors[editor].image}"]
+    return names

@@ -1,0 +1,74 @@
+"""The causal mixture of experts: every setting changes something, effects and scores fit together."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from tests.unit.short_training import posts, small, trained
+
+from causalroute import methods
+from causalroute.methods.base import Posts
+from causalroute.rng import torch_generator
+
+__all__ = ["posts"]
+
+BASE = {"temperature": 0.5, "context_steps": 20}
+CHANGES = [
+    ({}, {"ramp_start": 0.5, "ramp_end": 0.6}), ({}, {"ramp_end": 0.9}), ({}, {"folds": 3}), ({}, {"context_hidden": 8}), ({}, {"clip": 1.0}),
+    ({}, {"context_steps": 30}),
+    ({}, {"router": "learned"}), ({}, {"threshold": 3.0}), ({}, {"temperature": 0.0}), ({}, {"per_kind": 2}), ({}, {"rank": 2}), ({}, {"rank": 0}),
+    ({}, {"top_k": 1}), ({}, {"top_k": 0}), ({}, {"own": 0.0}), ({}, {"te": 0.0}), ({"per_kind": 2}, {"balance": 1.0}), ({"per_kind": 2}, {"z": 1.0}),
+    ({"router": "learned"}, {"pretrain": 5}), ({"router": "learned"}, {"router_start": 0.9}), ({"router": "learned"}, {"residual": 2.0}),
+    ({"router": "learned"}, {"ipw_clip": 1.0}), ({"router": "learned"}, {"balance": 1.0}), ({"router": "learned"}, {"z": 1.0}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("common", "change"), CHANGES, ids=[json.dumps(change) for _, change in CHANGES])
+def test_every_setting_of_the_mixture_changes_the_result(common, change, posts):
+    data = small(posts["biased"])
+    assert not torch.equal(mixture_answer(json.dumps(BASE | common), data), mixture_answer(json.dumps(BASE | common | change), data))
+
+
+def mixture_answer(settings: str, data: Posts, known: dict[str, torch.Tensor] = {}) -> torch.Tensor:  # noqa: B006 - a cache
+    if settings not in known:
+        method, _ = trained("causal_moe", data, json.loads(settings), epochs=3)
+        with torch.no_grad():
+            answer = method.answer(data.inputs(data.valid))
+        known[settings] = torch.cat([answer.p, answer.te, answer.gates], 1)
+    return known[settings]
+
+
+def test_no_setting_of_the_mixture_is_untested():
+    tested = {key for _, change in CHANGES for key in change}
+    assert tested == {field.name for field in dataclasses.fields(methods.load("causal_moe").Settings)}
+
+
+def test_the_mixture_shows_effects_gates_and_scores_that_fit_together(posts):
+    data = posts["biased"]
+    method, _ = trained("causal_moe", data, {"temperature": 0.3, "per_kind": 2, "top_k": 0}, epochs=3)
+    inputs = data.inputs(data.valid)
+    with torch.no_grad():
+        answer = method.answer(inputs)
+    prior = method.head_t.log_prior
+    s = answer.p[:, 1].logit() - (prior[1] - prior[0])
+    a = torch.nn.functional.softplus(method.amount)
+    q_t, q_v = answer.gates[:, 1] + answer.gates[:, 3], answer.gates[:, 2] + answer.gates[:, 3]
+    torch.testing.assert_close(answer.te[:, 1], s + a[0] * q_t * answer.nde_t[:, 1] + a[1] * q_v * answer.nde_v[:, 1], atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(answer.gates.sum(1), torch.ones(200))
+    torch.testing.assert_close(answer.experts.sum(1), torch.ones(200))
+    torch.testing.assert_close(answer.experts.unflatten(1, (4, 2)).sum(2), answer.gates, atol=1e-5, rtol=1e-4)
+    assert answer.nde_t.abs().max() <= 5
+
+
+def test_the_mixture_treats_what_has_a_direct_effect_and_keeps_the_rest(posts):
+    data = posts["biased"]
+    views = dict(data.views)
+    views["v_s"] = torch.randn(views["v_s"].shape, generator=torch_generator(0))
+    method, _ = trained("causal_moe", dataclasses.replace(data, views=views), epochs=1)
+    with torch.no_grad():
+        gates = method.answer(dataclasses.replace(data, views=views).inputs(data.valid)).gates.mean(0)
+    assert gates[1] > 0.8
+    assert gates[2] + gates[3] < 0.1

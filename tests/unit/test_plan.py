@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from causalroute import plan
+from causalroute.config import Backbone, Config, Dataset, Editor, Replicates, parse
+from causalroute.errors import UserError
+from causalroute.io import canonical_json
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return parse(Config, canonical_json(yaml.safe_load((ROOT / "params.yaml").read_text())))
+
+
+def sections(config: Config, stage: str, name: str = "planted") -> dict[str, dict[str, object]]:
+    job = {"dataset": name, "method": "erm", "editor": "estimated", "backbone": config.datasets[name].backbone}
+    found: dict[str, dict[str, object]] = json.loads(plan.stage_config(config, stage, **job))
+    return found
+
+
+@given(st.integers(1, 60), st.integers(1, 60))
+def test_chunks_cover_every_seed_once_and_a_new_seed_changes_no_full_chunk(seeds: int, per_job: int) -> None:
+    found = plan.chunks(Replicates(seeds=seeds, per_job=per_job))
+    covered = [seed for chunk in found for seed in range(int(chunk.split("-")[0]), int(chunk.split("-")[1]) + 1)]
+    assert covered == list(range(seeds))
+    more = plan.chunks(Replicates(seeds=seeds + 1, per_job=per_job))
+    full = seeds // per_job
+    assert more[:full] == found[:full]
+
+
+@pytest.mark.parametrize("stage", plan.SECTIONS)
+@pytest.mark.parametrize("name", ["planted", "planted_sentiment", "mvsa", "mmsd"])
+def test_what_a_stage_receives_parses(config: Config, stage: str, name: str) -> None:
+    found = sections(config, stage, name)
+    assert list(found) == sorted(plan.SECTIONS[stage])
+    for key, cls in (("dataset", Dataset), ("editor", Editor), ("backbone", Backbone)):
+        if key in found:
+            parse(cls, canonical_json(found[key]))
+
+
+def test_a_stage_sees_only_what_it_reads(config: Config) -> None:
+    other = dataclasses.replace(config.datasets["planted"], methods=("erm",), editor="random")
+    changed = dataclasses.replace(config, datasets={**config.datasets, "planted": other})
+    same = [stage for stage in plan.SECTIONS if sections(config, stage) == sections(changed, stage)]
+    assert same == ["fetch", "prepare", "audit", "pretrain", "features", "counterfactuals"]
+
+
+def test_defaults_are_written_out(config: Config) -> None:
+    assert sections(config, "features")["backbone"]["tokens"] is False
+    assert sections(config, "fetch")["dataset"]["planted"] == dataclasses.asdict(config.datasets["planted"].planted)
+
+
+def test_every_key_is_read_by_some_stage(config: Config) -> None:
+    read = {key for keys in plan.SECTIONS.values() for key in keys}
+    structure = {"run": "which data sets", "methods": "method", "editors": "editor", "datasets": "dataset", "backbones": "backbone"}
+    for field in dataclasses.fields(Config):
+        assert field.name in read or field.name in structure, field.name
+    fields = set().union(*plan.DATASET_FIELDS.values())
+    assert fields == {field.name for field in dataclasses.fields(Dataset)}
+
+
+def test_editors_follow_the_methods(config: Config) -> None:
+    assert plan.method_editor(config, "planted", "erm") is None
+    assert plan.method_editor(config, "planted", "text_swap") == "estimated"
+    assert plan.method_editor(config, "planted", "oracle_swap") == "truth"
+    assert plan.feature_editors(config, "planted") == ["estimated", "truth"]
+    assert plan.graded_editors(config, "planted") == ["estimated", "truth", "random"]
+    assert plan.graded_editors(config, "mvsa") == ["estimated"]
+    without = dataclasses.replace(config, editors={"estimated": config.editors["estimated"]})
+    with pytest.raises(UserError, match="needs the editor 'truth'"):
+        plan.method_editor(without, "planted", "oracle_swap")
+
+
+def test_plugins_name_what_is_imported_by_name(config: Config) -> None:
+    assert plan.plugins(config, "prepare", dataset="mvsa") == ["causalroute.stages.prepare", "causalroute.data.formats.mvsa"]
+    assert plan.plugins(config, "fetch", dataset="mvsa")[1:] == ["causalroute.data.sources.local"]
+    assert plan.plugins(config, "train", dataset="mvsa", method="erm")[1:] == ["causalroute.methods.erm"]
+    assert plan.plugins(config, "counterfactuals", editor="truth")[1:] == ["causalroute.counterfactual.text.truth", "causalroute.counterfactual.image.truth"]
+
+
+def test_saliency_needs_features_and_truth_needs_the_truth(config: Config) -> None:
+    assert [plan.needs_features(config, name) for name in ("estimated", "random", "truth")] == [True, False, False]
+    assert [plan.needs_truth(config, name) for name in ("estimated", "random", "truth")] == [False, False, True]
