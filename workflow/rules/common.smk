@@ -1,0 +1,192 @@
+"""What the rules share: the checked settings, the jobs of a run, and how a stage is called."""
+
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from causalroute import layout, plan, provenance, schema
+from causalroute.errors import UserError
+
+
+def told(function, *arguments, **named):
+    """Calls `function`; a user's mistake ends the run with its message instead of a traceback."""
+    try:
+        return function(*arguments, **named)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+CONFIG = told(schema.check, config, root=Path(workflow.basedir))
+LOCK = provenance.RunLock(Path(".snakemake/run.lock"))
+
+
+def names(known):
+    """A wildcard constraint: one of the names, nothing else."""
+    return "|".join(sorted(known))
+
+
+wildcard_constraints:
+    dataset=names(CONFIG.datasets),
+    backbone=names(CONFIG.backbones),
+    editor=names(CONFIG.editors),
+    method=names(CONFIG.methods),
+    seeds=r"\d+-\d+",
+
+
+# Recorded nowhere, so that a checkout may move: the interpreter that runs Snakemake runs the stages, on the code of this checkout.
+shell.prefix(
+    f"set -euo pipefail; export PATH='{Path(sys.executable).parent}':$PATH PYTHONPATH='{workflow.basedir}/src' PYTHONHASHSEED=0 "
+    "OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 MPLBACKEND=Agg TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1; "
+)
+
+
+def settings(stage):
+    """`params: config=` of a rule: what the job reads of params.yaml, as canonical JSON."""
+    return lambda wildcards: told(plan.stage_config, CONFIG, stage, **_names(wildcards))
+
+
+def code(stage):
+    """`params: code=` of a rule: a hash of the code that the job can reach."""
+
+    def hashed(wildcards):
+        found = {
+            key: name for key, name in _names(wildcards).items() if key != "backbone"
+        }
+        return told(lambda: provenance.code_hash(*plan.plugins(CONFIG, stage, **found)))
+
+    return hashed
+
+
+def _names(wildcards):
+    named = {
+        key: name
+        for key, name in wildcards.items()
+        if key in ("dataset", "method", "editor", "backbone")
+    }
+    if "editor" in named and "dataset" in named and "backbone" not in named:
+        named["backbone"] = CONFIG.datasets[named["dataset"]].backbone
+    return named
+
+
+def backbone_files(name):
+    """Files of a backbone that the run trains itself; none for one that is downloaded or local."""
+    return rules.pretrain.output if CONFIG.backbones[name].pretrain else []
+
+
+def view_files(editor, dataset):
+    """The accepted swaps of an editor, and the features of its views."""
+    name = CONFIG.datasets[dataset].backbone
+    return [
+        layout.counterfactuals(dataset, editor),
+        layout.features(dataset, name, editor),
+    ]
+
+
+def editing_inputs(wildcards):
+    """What one editor looks at beside the posts: features of the backbone, or the planted truth."""
+    dataset, editor = wildcards.dataset, wildcards.editor
+    name = CONFIG.datasets[dataset].backbone
+    looks = (
+        [layout.features(dataset, name, "factual"), *backbone_files(name)]
+        if plan.needs_features(CONFIG, editor)
+        else []
+    )
+    return expand(looks, backbone=name) + (
+        [layout.truth(dataset)] if plan.needs_truth(CONFIG, editor) else []
+    )
+
+
+def graded_inputs(wildcards):
+    """Counterfactuals of every editor that is compared with the truth."""
+    return [
+        layout.counterfactuals(wildcards.dataset, editor)
+        for editor in told(plan.graded_editors, CONFIG, wildcards.dataset)
+    ]
+
+
+def of_methods(pattern, dataset):
+    """One file per method and training job of a data set."""
+    return expand(
+        pattern,
+        dataset=dataset,
+        method=CONFIG.datasets[dataset].methods,
+        seeds=plan.chunks(CONFIG.replicates),
+    )
+
+
+def training_inputs(wildcards):
+    """Manifest, factual features and, where the method trains on them, the views of its editor."""
+    editor = told(plan.method_editor, CONFIG, wildcards.dataset, wildcards.method)
+    return posts_files(wildcards.dataset) + (
+        view_files(editor, wildcards.dataset) if editor else []
+    )
+
+
+def evaluation_inputs(wildcards):
+    """The same, and for methods that train without counterfactuals the views of the data set's own editor."""
+    editor = told(plan.evaluation_editor, CONFIG, wildcards.dataset, wildcards.method)
+    return posts_files(wildcards.dataset) + view_files(editor, wildcards.dataset)
+
+
+def posts_files(dataset):
+    """The posts and their factual features."""
+    return [
+        layout.manifest(dataset),
+        layout.features(dataset, CONFIG.datasets[dataset].backbone, "factual"),
+    ]
+
+
+def targets():
+    """Every output of every job of the run: in a fresh clone, where some results are in git, nothing less would start it."""
+    return [path for dataset in CONFIG.run for path in told(dataset_targets, dataset)]
+
+
+def dataset_targets(dataset):
+    chosen = CONFIG.datasets[dataset]
+    jobs = {
+        "dataset": dataset,
+        "backbone": chosen.backbone,
+        "method": chosen.methods,
+        "seeds": plan.chunks(CONFIG.replicates),
+    }
+    parts = [
+        *(
+            rules.fetch.output,
+            rules.prepare.output,
+            rules.audit.output,
+            backbone_files(chosen.backbone),
+            rules.features.output,
+        ),
+        *(
+            rules.reference.output,
+            rules.grade.output,
+            rules.train.output,
+            rules.evaluate.output,
+            rules.report.output,
+        ),
+    ]
+    plain = [path for part in parts for path in expand(part, **jobs)]
+    edited = expand(
+        rules.counterfactuals.output,
+        editor=plan.graded_editors(CONFIG, dataset),
+        **jobs,
+    )
+    views = expand(
+        rules.views.output, editor=plan.feature_editors(CONFIG, dataset), **jobs
+    )
+    return plain + edited + views
+
+
+def start():
+    """Runs before the first job: one run at a time, and none on results that came from nowhere."""
+    told(LOCK.acquire)
+
+
+def check_record():
+    """Refuses result files without Snakemake's record of them; small reports are in git, where a clone has them without one."""
+    told(
+        provenance.guard,
+        [path for path in targets() if not str(path).startswith("reports/")],
+    )

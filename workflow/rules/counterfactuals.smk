@@ -1,0 +1,67 @@
+rule reference:
+    input:
+        manifest=rules.prepare.output.manifest,
+    output:
+        "counterfactuals/{dataset}/reference.png",
+    log:
+        "logs/{dataset}/counterfactuals/reference.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        config=settings("counterfactuals"),
+        code=code("counterfactuals"),
+    shell:
+        "python -m causalroute.stages.counterfactuals --dataset {wildcards.dataset} --editor reference --config {params.config:q} > {log} 2>&1"
+
+
+rule counterfactuals:
+    input:
+        manifest=rules.prepare.output.manifest,
+        summary=rules.prepare.output.summary,
+        others=editing_inputs,
+    output:
+        "counterfactuals/{dataset}/{editor}.parquet",
+    log:
+        "logs/{dataset}/counterfactuals/{editor}.log",
+    benchmark:
+        "benchmarks/out/{dataset}/counterfactuals/{editor}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=6000,
+        runtime=480,
+    params:
+        config=settings("counterfactuals"),
+        code=code("counterfactuals"),
+        backbone=lambda w: CONFIG.datasets[w.dataset].backbone,
+    shell:
+        "python -m causalroute.stages.counterfactuals --dataset {wildcards.dataset} --editor {wildcards.editor} --backbone {params.backbone}"
+        " --config {params.config:q} > {log} 2>&1"
+
+
+rule grade:
+    input:
+        truth=rules.prepare.output.truth,
+        manifest=rules.prepare.output.manifest,
+        counterfactuals=graded_inputs,
+    output:
+        "reports/{dataset}/counterfactuals.json",
+    log:
+        "logs/{dataset}/grade.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        config=settings("grade"),
+        code=code("grade"),
+        editors=lambda w: plan.graded_editors(CONFIG, w.dataset),
+    shell:
+        "python -m causalroute.stages.grade --dataset {wildcards.dataset} --editors {params.editors} --config {params.config:q} > {log} 2>&1"

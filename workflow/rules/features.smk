@@ -1,0 +1,48 @@
+rule features:
+    input:
+        manifest=rules.prepare.output.manifest,
+        backbone=lambda w: backbone_files(w.backbone),
+    output:
+        "features/{dataset}/{backbone}/factual.safetensors",
+    log:
+        "logs/{dataset}/features/{backbone}/factual.log",
+    benchmark:
+        "benchmarks/out/{dataset}/features/{backbone}/factual.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 4
+    resources:
+        mem_mb=6000,
+        runtime=240,
+    params:
+        config=settings("features"),
+        code=code("features"),
+    shell:
+        "python -m causalroute.stages.features --dataset {wildcards.dataset} --backbone {wildcards.backbone} --views factual"
+        " --threads {threads} --config {params.config:q} > {log} 2>&1"
+
+
+rule views:
+    input:
+        manifest=rules.prepare.output.manifest,
+        counterfactuals="counterfactuals/{dataset}/{editor}.parquet",
+        reference="counterfactuals/{dataset}/reference.png",
+        backbone=lambda w: backbone_files(w.backbone),
+    output:
+        "features/{dataset}/{backbone}/{editor}.safetensors",
+    log:
+        "logs/{dataset}/features/{backbone}/{editor}.log",
+    benchmark:
+        "benchmarks/out/{dataset}/features/{backbone}/{editor}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 4
+    resources:
+        mem_mb=6000,
+        runtime=480,
+    params:
+        config=settings("features"),
+        code=code("features"),
+    shell:
+        "python -m causalroute.stages.features --dataset {wildcards.dataset} --backbone {wildcards.backbone} --views {wildcards.editor}"
+        " --threads {threads} --config {params.config:q} > {log} 2>&1"
