@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-PLOTS = ("id_vs_ood", "groups", "effects", "gates", "reliability", "temperature", "history", "tests")
+PLOTS = ("id_vs_ood", "groups", "effects", "gates", "reliability", "temperature", "history", "tests", "controls")
 """Tables under reports/{dataset}/plots, one CSV each."""
 
 
@@ -42,6 +42,11 @@ def rewrites(dataset: str) -> Path:
 def dropped(dataset: str) -> Path:
     """CSV: every item left out and why."""
     return Path("data") / dataset / "dropped.csv"
+
+
+def dropped_log(dataset: str) -> Path:
+    """CSV: the same after a failed `prepare`, whose own outputs the workflow takes away."""
+    return Path("logs") / dataset / "dropped.csv"
 
 
 def summary(dataset: str) -> Path:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import torch
 
-from causalroute import layout
+from causalroute import io, layout
 from causalroute.config import Dataset, Replicates, Source
 from causalroute.evaluation.collect import chunks
 
@@ -92,3 +93,5 @@ def write(name: str, data: Dataset, replicates: Replicates, sizes: dict[str, int
             folder = Path(layout.run(name, method, first, last))
             folder.mkdir(parents=True, exist_ok=True)
             frame(method, range(first, last + 1), sizes, len(data.classes)).write_parquet(folder / "predictions.parquet")
+            tensors = {f"seed{seed}/{part}": torch.zeros(3, 4) for seed in range(first, last + 1) for part in ("a", "b")}
+            io.write_tensors(folder / "weights.safetensors", tensors | {"standard/t": torch.zeros(7)}, {"method": method})

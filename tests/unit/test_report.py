@@ -7,6 +7,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -20,7 +21,7 @@ from causalroute import io, layout
 from causalroute.config import Dataset, Evaluate, Replicates
 from causalroute.errors import UserError
 from causalroute.evaluation.collect import chunks
-from causalroute.report import charts, headline, markdown, outline, tables, write
+from causalroute.report import blocks, charts, markdown, tables, write
 from causalroute.stages import report as stage
 
 METHODS = ("majority", "bag_of_words", "text_only", "erm", "double_swap", "causal_moe", "oracle_erm")
@@ -30,14 +31,27 @@ SEEDS = Replicates(seeds=3, per_job=2)
 FILES = ("metrics.json", "results.csv", "results.md", "report.html", *(f"plots/{name}.csv" for name in layout.PLOTS))
 
 
+def audit() -> dict[str, Any]:
+    token = {"class": "sarcastic", "in_class": 90, "log10_p": -40.2, "log_odds": 2.1, "posts": 100, "share": 0.9, "valid_posts": 20, "valid_share": 0.85}
+    return {
+        "shortcuts": [{"cue": HOSTILE, "kind": "hashtag", **token}, {"cue": "warmth", "kind": "image", "class": "literal", "auc": 0.4, "log10_p": -9.0}],
+        "associations": [{"cue": f"word{i}", "kind": "word", **token} for i in range(20)],
+        "counts": {"hashtag": 1, "image": 1},
+        "tests": {"made": 1200, "alpha": 0.05, "log10_bar": -4.4},
+        "probes": {"text": {"accuracy": 0.9, "low": 0.85, "high": 0.95, "majority": 0.5, "items": 360}},
+        "leaks": {"exact_text": 4, "exact_text_train": 3, "near_text": None, "conflicts_text": 2},
+        "duplicates": {"exact_text": 5, "near_text": None, "largest_group": 3},
+    }
+
+
 def prepare(data: Dataset, sizes: dict[str, int] = SIZES, visual: str = "image") -> list[str]:
     """A whole run below the current folder; returns the stage's arguments."""
     synthetic.write("toy", data, SEEDS, sizes)
     train = {"items": 300, "labels": {name: 150 - i for i, name in enumerate(data.classes)}}
-    summary = {"classes": list(data.classes), "task": data.task, "visual": visual, "splits": {"train": train}, "leaks": {"texts": 2}, "dropped": {HOSTILE: 1}}
+    summary = {"classes": list(data.classes), "task": data.task, "visual": visual, "splits": {"train": train, "id": {"items": 100}}, "dropped": {HOSTILE: 1}}
     io.write_json(layout.summary("toy"), summary)
-    io.write_json(layout.reports("toy") / "audit.json", {"shortcuts": [{"cue": HOSTILE, "z": 9.5}], "probes": {"text": {"accuracy": 0.9}}})
-    io.write_json(layout.reports("toy") / "counterfactuals.json", {})
+    io.write_json(layout.reports("toy") / "audit.json", audit())
+    io.write_json(layout.reports("toy") / "counterfactuals.json", {"known_truth": False, "editors": {HOSTILE: {"text": {"usable": 0.9}, "image": {}}}})
     ids = [f"{split}-{i:05d}" for split in ("id", "ood") for i in range(100)]
     io.write_parquet(layout.manifest("toy"), pl.DataFrame({"id": ids, "pair": [None] * 100 + ids[:30] + [None] * 70}))
     effect = pl.Series(np.tile([2.2, -2.2], 100), dtype=pl.Float32)
@@ -155,7 +169,7 @@ def test_markdown_table_is_rectangular_and_labels_the_oracle(run: tuple[Path, li
     text = (run[0] / "results.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
-    assert "oracle\\_erm (oracle)" in text
+    assert "| `oracle_erm` (oracle) |" in text
     assert "Minimal detectable difference" in text
     assert "95 % interval over seeds and test items jointly" in text
 
@@ -167,9 +181,10 @@ def test_a_method_equal_to_erm_is_shown_as_equal(tmp_path: Path, monkeypatch: py
         source, target = (layout.run("toy", method, first, last) / "predictions.parquet" for method in ("erm", "cf_vqa"))
         target.write_bytes(source.read_bytes())
     stage.main(arguments)
+    assert "cf_vqa +0.0" in Path("reports/toy/report.html").read_text()
     text = Path("reports/toy/results.md").read_text()
-    assert "no measurable difference cf\\_vqa +0.0" in text
-    row = next(line for line in text.splitlines() if line.startswith("| cf"))
+    assert "no measurable difference (+0.0 points" in text
+    row = next(line for line in text.splitlines() if line.startswith("| `cf"))
     assert row.count("] =") == row.count("]")
 
 
@@ -177,7 +192,7 @@ def test_attributes_are_called_attributes(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     stage.main(prepare(synthetic.dataset(("image_only", "causal_moe")), visual="attributes"))
     text = Path("reports/toy/results.md").read_text()
-    assert "image\\_only (attributes)" in text
+    assert "| `image_only` (attributes) |" in text
     assert "no image was seen" in text
     assert "▲" not in text
 
@@ -236,15 +251,6 @@ def test_styles_differ_in_colour_or_shape() -> None:
     assert len(set(drawn)) == 28
 
 
-def test_outline_shows_scalars_tables_and_counts_the_rest() -> None:
-    blocks = outline.outline({"n": 3, "ok": True, "leaks": {}, "rows": [{"a": 1, "b": 0.12345}] * 20, "by": {"text": {"p": 1.0}, "image": {"p": 0.5}}})
-    facts, rows, by = blocks
-    assert facts.rows == (("n", "3"), ("ok", "yes"), ("leaks", "none"))
-    assert (rows.header, len(rows.rows), rows.more) == (("a", "b"), outline.ROWS, 20 - outline.ROWS)
-    assert rows.rows[0] == ("1", "0.1235")
-    assert by.rows == (("text", "1"), ("image", "0.5"))
-
-
 @pytest.mark.parametrize(("value", "shown"), [(-0.0001, "0.0"), (0.12345, "12.3"), (1.0, "100.0")])
 def test_percent_has_no_negative_zero(value: float, shown: str) -> None:
-    assert headline.percent(value) == shown
+    assert blocks.percent(value) == shown

@@ -1,6 +1,7 @@
 rule report:
     input:
         predictions=lambda w: of_methods(rules.evaluate.output, w.dataset),
+        weights=lambda w: of_methods(rules.train.output.weights, w.dataset),
         histories=lambda w: of_methods(rules.train.output.history, w.dataset),
         audit=rules.audit.output,
         counterfactuals=rules.grade.output,

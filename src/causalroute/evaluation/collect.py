@@ -6,6 +6,7 @@ Letters: S seeds, N items, C classes, E experts or gates.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,4 +163,26 @@ def read_all(name: str, dataset: Dataset, replicates: Replicates) -> dict[str, M
                 where=f"models/{name}",
                 fix="run the workflow again: one of them is stale",
             )
+    return found
+
+
+def stored_numbers(name: str, dataset: Dataset, replicates: Replicates) -> dict[str, int]:
+    """Method -> how many numbers one seed of it stores: trained parameters, and the tables of methods fitted in one go.
+
+    Only the headers of the weights files are read.
+
+    Raises:
+        UserError: a weights file is missing.
+    """
+    from safetensors import safe_open
+
+    found = {}
+    first, last = chunks(replicates)[0]
+    for method in dataset.methods:
+        file = layout.run(name, method, first, last) / "weights.safetensors"
+        if not file.is_file():
+            raise UserError("the weights are missing", where=str(file), fix="run the workflow again: its train rule writes this file")
+        with safe_open(file, framework="numpy") as weights:
+            shapes = [weights.get_slice(key).get_shape() for key in weights.keys() if key.startswith(f"seed{first}/")]  # noqa: SIM118
+        found[method] = sum(math.prod(shape) for shape in shapes)
     return found

@@ -7,7 +7,7 @@ seeds and resamples. Letters: S seeds, N items.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -22,6 +22,8 @@ from causalroute.evaluation.statistics import Sample
 REFERENCE = "erm"
 INVERTED = "inverted_bag_of_words"
 """Derived row of two-class tasks: the bag of words with its answers swapped; a high score on OOD means that OOD is the shortcut reversed."""
+KEPT = ("accuracy", "f1_macro", "worst_group", "consistency_tv", "core_accuracy", "nll_calibrated")
+"""Metrics whose samples stay at hand for comparisons with another method than the reference (`causalroute.evaluation.claims`)."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Results:
-    """All rows, per-seed McNemar tests, temperatures (S,) per method, and the answers they came from."""
+    """All rows, per-seed McNemar tests, temperatures (S,) per method, the answers they came from, and samples by (method, split, metric)."""
 
     rows: list[Row]
     mcnemar: list[tuple[str, str, int, int, int, float]]
     temperatures: dict[str, Array]
     answers: dict[str, Method]
     seeds: list[int]
+    samples: dict[tuple[str, str, str], Sample] = field(default_factory=dict)
 
     def find(self, method: str, split: str, metric: str) -> Row | None:
         """The row, or None where the metric does not apply."""
@@ -122,18 +125,20 @@ def score(answers: dict[str, Method], facts: Facts, dataset: Dataset, evaluate: 
     names = [*([REFERENCE] if REFERENCE in completed else []), *(m for m in completed if m != REFERENCE)]
     rows: list[Row] = []
     reference: dict[tuple[str, str], Sample] = {}
+    kept: dict[tuple[str, str, str], Sample] = {}
     for method in names:
         for split, items in _units(completed[method], facts):
             found = split_metrics(items)
             draw = partial(statistics.weights, len(items.labels), evaluate.bootstrap, evaluate.seed, split)
             samples = statistics.resample(items, found, draw)
             rows += [_row(method, split, metric, samples[metric.name], items, evaluate, reference.get((split, metric.name))) for metric in found]
+            kept |= {(method, split, name): sample for name, sample in samples.items() if name in KEPT}
             if method == REFERENCE:
                 reference.update({(split, name): sample for name, sample in samples.items()})
     order = {method: i for i, method in enumerate(completed)}
     rows.sort(key=lambda row: (order[row.method], SPLITS.index(row.split)))
     seeds = len(next(iter(next(iter(answers.values())).values())).items.p)
-    return Results(_adjusted(rows), _mcnemar(completed), temperatures, completed, list(range(seeds)))
+    return Results(_adjusted(rows), _mcnemar(completed), temperatures, completed, list(range(seeds)), kept)
 
 
 def _trials(metric: Metric, items: Items) -> int:

@@ -179,6 +179,17 @@ def difference(sample: Sample, reference: Sample, confidence: float) -> Differen
     return Difference(found.mean, found.low, found.high, _p_value(found, len(paired.resampled)), detectable)
 
 
+def ratio(above: Sample, below: Sample) -> Sample:
+    """The ratio of two means over seeds and items, made linear around its value (delta method), so that `estimate` gives its interval.
+
+    The linear form g + (above - g below) / mean(below), with g = mean(above) / mean(below), has the ratio's mean and first-order error. It holds
+    where the denominator is well away from 0.
+    """
+    middle = float(below.point.mean())
+    share = float(above.point.mean()) / middle
+    return Sample(share + (above.point - share * below.point) / middle, share + (above.resampled - share * below.resampled) / middle)
+
+
 def _p_value(found: Estimate, resamples: int) -> float:
     from scipy.special import ndtr, stdtr
 

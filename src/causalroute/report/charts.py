@@ -186,7 +186,7 @@ def rows_plot(labels: Sequence[str], series: Sequence[Series], x: Axis, title: s
 
 def stacked(labels: Sequence[str], names: Sequence[str], shares: Sequence[Sequence[float]], title: str, summary: str) -> str:
     """Horizontal bars that add up to one, with the share written where it fits."""
-    left, step = 120, 30
+    left, step = min(240, max(120, 7 * max(map(len, labels), default=0) + 16)), 30
     right = WIDTH - RIGHT
     parts = []
     for i, label in enumerate(labels):

@@ -9,13 +9,16 @@ import polars as pl
 
 from causalroute.evaluation.scoring import INVERTED, REFERENCE
 from causalroute.report import charts
+from causalroute.report.blocks import percent
 from causalroute.report.charts import Axis, Point, Series, nice_axis
-from causalroute.report.headline import TITLES
+from causalroute.report.claims import TITLES
 
 FOCUS = ("erm", "causal_moe")
 """Methods that figures with several curves per method show; others are in the tables."""
 ASIDE = ("majority", INVERTED)
 """Rows without a model of their own: in the tables, but figures would have to stretch for them."""
+SAME, SPREAD = 0.02, 0.05
+"""Gates whose means differ less between splits, and less between posts, count as constant."""
 EFFECT_NAMES = {"te": "TE", "nde_t": "NDE text", "nde_v": "NDE image"}
 
 
@@ -130,16 +133,37 @@ def _effects(table: pl.DataFrame, names: Mapping[str, str]) -> Figure | None:
 
 
 def _gates(table: pl.DataFrame, names: Mapping[str, str]) -> Figure | None:
+    """Bars of the mean gates by split; by group of the hard split as well where the router tells posts apart."""
     part = table.filter(pl.col("kind") == "gates")
     if part.is_empty():
         return None
-    places = list(dict.fromkeys(zip(part["method"], part["split"], strict=True)))
-    several = len({method for method, _ in places}) > 1
-    gates = list(dict.fromkeys(part["name"]))
-    shares = [part.filter((pl.col("method") == m) & (pl.col("split") == s))["mean"].to_list() for m, s in places]
-    labels = [f"{names[m]}, {TITLES[s]}" if several else TITLES[s] for m, s in places]
-    caption = "How much of each split is routed to: keep both contexts, treat the text (T), the image (V), or both (TV)."
-    return Figure("gates", "Mean gate weights", caption, charts.stacked(labels, gates, shares, "Mean gate weights by split", _told(part, names, "name")))
+    hard = next((split for split in ("ood", "id") if split in part["split"].to_list()), "")
+    constant = _constant(part)
+    chosen = part.filter((pl.col("group") == "") | ((pl.col("split") == hard) & (not constant)))
+    places = list(dict.fromkeys(zip(chosen["method"], chosen["split"], chosen["family"], chosen["group"], strict=True)))
+    several = len({method for method, *_ in places}) > 1
+    gates = list(dict.fromkeys(chosen["name"]))
+    groups = chosen.partition_by("method", "split", "family", "group", as_dict=True)
+    shares = [groups[place]["mean"].to_list() for place in places]
+    labels = [
+        (f"{names[m]}, " if several else "") + (f"{TITLES[s]} {family.removesuffix('_shortcut')}: {group}" if group else TITLES[s])
+        for m, s, family, group in places
+    ]
+    caption = "Mean over posts and seeds of each gate: keep both contexts, treat the text (T), the image (V), or both (TV). " + (constant or "")
+    return Figure("gates", "Mean gate weights", caption.strip(), charts.stacked(labels, gates, shares, "Mean gate weights", _told(part, names, "name")))
+
+
+def _constant(part: pl.DataFrame) -> str:
+    """What to say where the router sends (nearly) every post the same way; empty where it tells posts apart."""
+    whole = part.filter(pl.col("group") == "")
+    most = whole.sort("mean", descending=True).row(0, named=True)
+    weights, spread = whole.filter(pl.col("name") == most["name"])["mean"].to_list(), max(whole["spread"].to_list())
+    if max(weights) - min(weights) > SAME or spread > SPREAD:
+        return ""
+    return (
+        f"Here the router tells no posts apart: the mean weight of {most['name']} lies between {percent(min(weights))} and {percent(max(weights))} % in every "
+        f"split, with a standard deviation over posts of {percent(spread)} points at most. The gates explain nothing about single posts in this run."
+    )
 
 
 def _reliability(table: pl.DataFrame, names: Mapping[str, str], styles: Mapping[str, int]) -> list[Figure]:
@@ -173,7 +197,7 @@ def _curve(part: pl.DataFrame, method: str, when: str) -> list[Point]:
 def _history(table: pl.DataFrame, names: Mapping[str, str], styles: Mapping[str, int]) -> list[Figure]:
     found = []
     shown = (("valid_accuracy", "Validation accuracy", "accuracy, %", True), ("train_loss", "Training loss", "loss", False))
-    for column, title, axis, percent in shown:
+    for column, title, axis, shares in shown:
         part = table.drop_nulls([column])
         series = []
         for method in (m for m in names if m in part["method"].to_list()):
@@ -182,7 +206,7 @@ def _history(table: pl.DataFrame, names: Mapping[str, str], styles: Mapping[str,
         if not series:
             continue
         x = nice_axis([p.x for one in series for p in one.points], "epoch")
-        y = nice_axis([p.y for one in series for p in one.points], axis, percent)
+        y = nice_axis([p.y for one in series for p in one.points], axis, shares)
         summary = "; ".join(f"{one.name}: {one.points[0].y:.3f} to {one.points[-1].y:.3f}" for one in series)
         caption = (
             "Mean over seeds. Losses of different methods have different terms: compare the shape, not the height."

@@ -9,22 +9,24 @@ from typing import Any
 from causalroute.config import Dataset, Evaluate
 from causalroute.evaluation.groups import MIN_ITEMS
 from causalroute.evaluation.scoring import INVERTED, REFERENCE, Results, Row
+from causalroute.report.blocks import number, percent
+from causalroute.report.claims import TITLES
 from causalroute.report.tables import detectable, verdict
 
 BASELINES = ("majority", "bag_of_words", INVERTED, "text_only", "image_only")
 KINDS = ("baseline", "method", "oracle")
 SIGNS = {"better": "▲", "worse": "▼", "same": "=", "": ""}
 VISUAL = ("image_only", "image_swap")
-TITLES = {"id": "ID", "ood": "OOD", "neutral": "neutral", "valid": "valid"}
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: title, and what it shows."""
+    """A column: title, what it shows, and whether the short table of results.md has it too."""
 
     title: str
     split: str
     metric: str
+    short: bool = True
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """One method's row."""
+    """One method's row; `parameters`: numbers that one seed stores, "–" for derived rows."""
 
     method: str
     name: str
     kind: str
     cells: tuple[Cell | None, ...]
+    parameters: str
 
 
 @dataclass(frozen=True)
@@ -80,16 +83,11 @@ def columns(dataset: Dataset, results: Results) -> list[Column]:
     f1 = ("f1_positive", f"F1 of {dataset.positive}") if dataset.positive and len(dataset.classes) == 2 else ("f1_weighted", "weighted F1")
     shifted = "ood" if any("ood" in by_split for by_split in results.answers.values()) else "id"
     wanted = [Column(f"accuracy {TITLES[split]}", split, "accuracy") for split in ("id", "ood", "neutral")]
-    wanted += [Column(f"macro F1 {TITLES[split]}", split, "f1_macro") for split in ("id", "ood")]
-    wanted += [Column(f"{f1[1]} ID", "id", f1[0]), Column(f"worst group {TITLES[shifted]}", shifted, "worst_group")]
+    wanted += [Column("macro F1 ID", "id", "f1_macro"), Column("macro F1 OOD", "ood", "f1_macro", False)]
+    wanted += [Column(f"{f1[1]} ID", "id", f1[0], False), Column(f"worst group {TITLES[shifted]}", shifted, "worst_group")]
     wanted += [Column(f"consistency {TITLES[shifted]}", shifted, "consistency_tv"), Column("pair accuracy", "ood", "pair_accuracy")]
     present = {(row.split, row.metric) for row in results.rows}
     return [column for column in wanted if (column.split, column.metric) in present]
-
-
-def percent(value: float) -> str:
-    """A fraction in percent with one decimal, never "-0.0"."""
-    return f"{round(100 * value, 1) + 0.0:.1f}"
 
 
 def _cell(row: Row | None, alpha: float) -> Cell | None:
@@ -98,13 +96,14 @@ def _cell(row: Row | None, alpha: float) -> Cell | None:
     return Cell(percent(row.mean), f"{percent(row.low)}, {percent(row.high)}", verdict(row, alpha), round(row.mean, 6))
 
 
-def lines(results: Results, shown: Sequence[Column], evaluate: Evaluate, visual: str) -> list[Line]:
+def lines(results: Results, shown: Sequence[Column], evaluate: Evaluate, visual: str, parameters: Mapping[str, int]) -> list[Line]:
     """Rows: baselines, methods, oracles; inside each in the order of params.yaml."""
     alpha = 1 - evaluate.confidence
     found = []
     for method in sorted(results.answers, key=lambda m: KINDS.index(kind(m))):
         cells = tuple(_cell(results.find(method, column.split, column.metric), alpha) for column in shown)
-        found.append(Line(method, name(method, visual), kind(method), cells))
+        stored = number(parameters[method]) if method in parameters else "–"
+        found.append(Line(method, name(method, visual), kind(method), cells, stored))
     return found
 
 
@@ -133,15 +132,19 @@ def notes(results: Results, evaluate: Evaluate, summary: Mapping[str, Any]) -> l
     ]
     if REFERENCE in results.answers and len(results.answers) > 1:
         found.append(
-            f"▲ better, ▼ worse, = not measurably different from {REFERENCE}: paired over items and seeds, Holm-adjusted across methods in each column, "
+            f"▲ better, ▼ worse, = not measurably different from `{REFERENCE}`: paired over items and seeds, Holm-adjusted across methods in each column, "
             f"family-wise {1 - evaluate.confidence:.2g}."
         )
         sizes = [f"{TITLES[s]} {100 * d:.1f}" for s in ("id", "ood", "neutral") if (d := detectable(results, s))]
         if sizes:
             found.append(f"Minimal detectable difference in accuracy (80 % power, before Holm, median over methods), points: {', '.join(sizes)}.")
     found.append(f"Worst group: lowest accuracy among groups of at least {MIN_ITEMS} items. Consistency: answer kept when both contexts are swapped.")
+    found.append(
+        "Parameters: numbers that one seed stores, heads for mediation and fitted tables included; the frozen backbone is shared and not counted. "
+        "Seconds and memory differ between machines and lie beside the run: `runs/` (cost.json of each training job) and `benchmarks/out/` (every job)."
+    )
     if INVERTED in results.answers:
-        found.append(f"{INVERTED}: the bag of words with its answers swapped; where it scores high, the split rewards reversing the shortcut.")
+        found.append(f"`{INVERTED}`: the bag of words with its answers swapped; where it scores high, the split rewards reversing the shortcut.")
     if any(kind(method) == "oracle" for method in results.answers):
         found.append("Oracle rows use what no real data set offers (training posts without the shortcut, or the true cues): a ceiling, not a competitor.")
     if summary.get("visual") == "attributes":

@@ -13,9 +13,10 @@ from markupsafe import Markup
 from causalroute import __version__
 from causalroute.config import Dataset
 from causalroute.evaluation.scoring import REFERENCE, Results
+from causalroute.report.blocks import Section, Table, counted, number, percent, spans
+from causalroute.report.claims import TITLES
 from causalroute.report.figures import Figure
-from causalroute.report.headline import SIGNS, Column, Finding, Line, kind, name, percent
-from causalroute.report.outline import Block, plain
+from causalroute.report.headline import SIGNS, Column, Finding, Line, name
 from causalroute.report.tables import rounded, verdict
 
 FOLDER = files("causalroute.report") / "templates"
@@ -25,7 +26,9 @@ SECTIONS = {
     "effects": ("effects", "gates"),
     "calibration": ("reliability_",),
     "training": ("history_",),
+    "audit": ("probes",),
 }
+SPLITS = ("train", "valid", "id", "ood", "neutral", "oracle_train", "oracle_valid")
 
 
 @dataclass(frozen=True)
@@ -51,15 +54,18 @@ class Content:
     name: str
     dataset: Dataset
     facts: Sequence[tuple[str, str]]
+    posts: Table
+    claims: Sequence[str]
     columns: Sequence[Column]
     lines: Sequence[Line]
     findings: Sequence[Finding]
+    control: Table | None
     notes: Sequence[str]
     figures: Sequence[Figure]
     details: Sequence[Detail]
     calibration: Sequence[Sequence[str]]
-    audit: Sequence[Block]
-    grades: Sequence[Block]
+    audit: Section | None
+    grades: Section | None
     settings: Mapping[str, str]
     digest: str
 
@@ -73,12 +79,13 @@ def render(content: Content) -> str:
     """The page as text."""
     environment = Environment(autoescape=True, loader=FunctionLoader(template_text), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     chosen = {section: [f for f in content.figures if f.key.startswith(prefixes)] for section, prefixes in SECTIONS.items()}
+    environment.filters["spans"] = spans
     page = environment.get_template("report.html.j2")
     # The stylesheets and drawings are our own and escape what they quote; everything else goes through autoescape.
     style = Markup(template_text("page.css") + template_text("chart.css"))
     script = Markup(template_text("sort.js"))
     drawings = {figure.key: Markup(figure.svg) for figure in content.figures}
-    return page.render(c=content, sections=chosen, drawings=drawings, style=style, script=script, version=__version__, reference=REFERENCE, kind=kind)
+    return page.render(c=content, sections=chosen, drawings=drawings, style=style, script=script, version=__version__, reference=REFERENCE)
 
 
 def details(results: Results, visual: str, alpha: float) -> list[Detail]:
@@ -111,18 +118,31 @@ def calibration_rows(results: Results, visual: str) -> list[list[str]]:
 
 def facts(dataset: Dataset, summary: Mapping[str, Any], seeds: int) -> list[tuple[str, str]]:
     """What was asked, in a list."""
-    splits = ", ".join(f"{split} {found.get('items', '?')}" for split, found in summary.get("splits", {}).items())
     found = [
         ("task", dataset.task),
         ("classes", ", ".join(dataset.classes) + (f" (positive: {dataset.positive})" if dataset.positive else "")),
         ("visual side", str(summary.get("visual", "?"))),
-        ("items", splits),
         ("editor", dataset.editor),
         ("backbone", dataset.backbone),
         ("seeds", str(seeds)),
     ]
-    if summary.get("dropped"):
-        found.append(("left out", plain(summary["dropped"])))
-    if summary.get("leaks"):
-        found.append(("leaks", plain(summary["leaks"])))
+    if left := counted(summary.get("dropped", {})):
+        found.append(("left out", left))
     return found
+
+
+def posts(dataset: Dataset, summary: Mapping[str, Any], results: Results) -> Table:
+    """Posts of each split and class; labels of test splits come from the answers, where evaluation put them."""
+    sizes: dict[str, Any] = summary.get("splits", {})
+    shown = [split for split in SPLITS if split in sizes] + [split for split in sizes if split not in SPLITS]
+    labels = {split: [found.get("labels", {}).get(name) for name in dataset.classes] for split, found in sizes.items()}
+    for split, answers in next(iter(results.answers.values())).items():
+        if labels.get(split, [None])[0] is None:
+            labels[split] = [int((answers.items.labels == index).sum()) for index in range(len(dataset.classes))]
+    rows = [("posts", *(_count(sizes[split].get("items")) for split in shown))]
+    rows += [(name, *(_count(labels[split][index]) for split in shown)) for index, name in enumerate(dataset.classes)]
+    return Table("Posts by split", ("", *(TITLES.get(split, split) for split in shown)), tuple(rows))
+
+
+def _count(value: int | None) -> str:
+    return "–" if value is None else number(value)

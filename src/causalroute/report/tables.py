@@ -10,6 +10,7 @@ import polars as pl
 
 from causalroute.config import Evaluate
 from causalroute.evaluation import calibration, groups
+from causalroute.evaluation.claims import against_control
 from causalroute.evaluation.collect import GATES, Facts
 from causalroute.evaluation.metrics import Array
 from causalroute.evaluation.scoring import INVERTED, Results, Row
@@ -50,11 +51,17 @@ def metrics_json(results: Results) -> dict[str, dict[str, dict[str, dict[str, fl
     return found
 
 
-def results_table(results: Results) -> pl.DataFrame:
-    """Every metric of every method and split, with its difference from the reference (results.csv)."""
-    rows = [vars(row) | {"seeds_low": row.seed_low, "seeds_high": row.seed_high} for row in results.rows]
+def results_table(results: Results, parameters: Mapping[str, int]) -> pl.DataFrame:
+    """Every metric of every method and split, with its difference from the reference (results.csv); `parameters`: numbers that one seed stores."""
+    rows = [vars(row) | {"seeds_low": row.seed_low, "seeds_high": row.seed_high, "parameters": parameters.get(row.method)} for row in results.rows]
     numbers = "mean low high seeds_low seeds_high difference difference_low difference_high p p_holm detectable"
-    return _frame(rows, _schema("method split metric", numbers, "items seeds"))
+    return _frame(rows, _schema("method split metric", numbers, "items seeds parameters"))
+
+
+def controls_table(results: Results, evaluate: Evaluate) -> pl.DataFrame:
+    """The proposed method against the strongest plain control, paired, on every test split (controls.csv)."""
+    numbers = "mean control_mean difference difference_low difference_high p p_holm detectable"
+    return _frame([vars(one) for one in against_control(results, evaluate)], _schema("method control split metric", numbers))
 
 
 def mcnemar_table(results: Results) -> pl.DataFrame:
@@ -89,10 +96,10 @@ def group_table(results: Results) -> pl.DataFrame:
     return _frame(rows, {"method": pl.String, "split": pl.String, "family": pl.String, "group": pl.String, "n": pl.Int64} | dict.fromkeys(CI, pl.Float64))
 
 
-def _mean_of(values: Array, evaluate: Evaluate, *names: object) -> Estimate:
+def _mean_of(values: Array, evaluate: Evaluate, *names: object, bounds: tuple[float, float] = (-np.inf, np.inf)) -> Estimate:
     """The mean of per-item values (S, N) with the interval over seeds and items."""
     blocks = weights(values.shape[1], evaluate.bootstrap, evaluate.seed, *names)
-    return estimate(Sample(values.mean(1), np.concatenate([block @ values.T / values.shape[1] for block in blocks])), evaluate.confidence)
+    return estimate(Sample(values.mean(1), np.concatenate([block @ values.T / values.shape[1] for block in blocks])), evaluate.confidence, bounds)
 
 
 def effects_table(results: Results, facts: Facts, evaluate: Evaluate) -> pl.DataFrame:
@@ -118,16 +125,26 @@ def _against(values: Array, truth: list[float | None]) -> dict[str, float | None
 
 
 def gates_table(results: Results, evaluate: Evaluate) -> pl.DataFrame:
-    """Mean gate and expert weights by split."""
+    """Mean gate and expert weights by split (family and group empty) and by group; `spread`: standard deviation over posts of the mean over seeds."""
     rows = []
     for method, by_split in results.answers.items():
         for split, answers in by_split.items():
-            for kind, cube in answers.weights.items():
-                for i in range(cube.shape[-1]):
-                    name = GATES[i] if kind == "gates" else f"expert {i}"
-                    found = _mean_of(cube[..., i], evaluate, split)
-                    rows.append({"method": method, "split": split, "kind": kind, "name": name, "mean": found.mean, "low": found.low, "high": found.high})
-    return _frame(rows, _schema("method split kind name", "mean low high"))
+            parts = [("", "", np.ones(len(answers.ids), dtype=bool))] if answers.weights else []
+            if answers.weights:
+                parts += [(family, name, answers.items.groups[family] == name) for family, name in groups.cells(answers.items.groups, groups.MIN_ITEMS)]
+            for family, group, inside in parts:
+                place = {"method": method, "split": split, "family": family, "group": group, "n": int(inside.sum())}
+                rows += [place | one for kind, cube in answers.weights.items() for one in _gate_rows(kind, cube[:, inside], evaluate, split, family, group)]
+    return _frame(rows, _schema("method split family group kind name", "mean low high spread", "n"))
+
+
+def _gate_rows(kind: str, cube: Array, evaluate: Evaluate, *names: str) -> list[dict[str, Any]]:
+    found = []
+    for i in range(cube.shape[-1]):
+        mean = _mean_of(cube[..., i], evaluate, *names, bounds=(0.0, 1.0))
+        name = GATES[i] if kind == "gates" else f"expert {i}"
+        found.append({"kind": kind, "name": name, "mean": mean.mean, "low": mean.low, "high": mean.high, "spread": float(cube[..., i].mean(0).std())})
+    return found
 
 
 def reliability_table(results: Results) -> pl.DataFrame:
@@ -172,6 +189,7 @@ def plot_tables(results: Results, facts: Facts, evaluate: Evaluate, histories: M
         "temperature": temperature_table(results),
         "history": history_table(histories),
         "tests": mcnemar_table(results),
+        "controls": controls_table(results, evaluate),
     }
 
 

@@ -11,11 +11,10 @@ import polars as pl
 from causalroute import io, layout
 from causalroute.config import Dataset, Evaluate, Replicates
 from causalroute.errors import UserError
-from causalroute.evaluation.collect import Facts, prediction_files, read_all
+from causalroute.evaluation.collect import Facts, prediction_files, read_all, stored_numbers
 from causalroute.evaluation.scoring import Results, score
-from causalroute.report import headline, markdown, page, tables
+from causalroute.report import claims, grades, headline, markdown, page, shortcuts, tables
 from causalroute.report.figures import Figure, figures
-from causalroute.report.outline import outline
 
 
 def build(name: str, dataset: Dataset, evaluate: Evaluate, replicates: Replicates, config: Mapping[str, Any]) -> None:
@@ -27,32 +26,40 @@ def build(name: str, dataset: Dataset, evaluate: Evaluate, replicates: Replicate
     summary = _json(layout.summary(name))
     facts = read_facts(name, dataset, summary)
     results = score(read_all(name, dataset, replicates), facts, dataset, evaluate)
-    names = {line.method: line.name for line in headline.lines(results, (), evaluate, str(summary.get("visual")))}
+    parameters = stored_numbers(name, dataset, replicates)
+    names = {line.method: line.name for line in headline.lines(results, (), evaluate, str(summary.get("visual")), parameters)}
     plots = tables.plot_tables(results, facts, evaluate, read_histories(name, dataset, replicates))
-    table = tables.results_table(results)
+    table = tables.results_table(results, parameters)
     drawn = figures({**plots, "results": table}, names)
     folder = layout.reports(name)
     io.write_json(folder / "metrics.json", tables.metrics_json(results))
     io.write_csv(folder / "results.csv", table)
     for key, table in plots.items():
         io.write_csv(folder / "plots" / f"{key}.csv", table)
-    _write_texts(folder, name, dataset, evaluate, results, summary, drawn, config)
+    _write_texts(folder, name, dataset, evaluate, results, summary, drawn, config, parameters)
 
 
 def _write_texts(
-    folder: Path, name: str, dataset: Dataset, evaluate: Evaluate, results: Results, summary: Mapping[str, Any], drawn: list[Figure], config: Mapping[str, Any]
-) -> None:
+    folder: Path, name: str, dataset: Dataset, evaluate: Evaluate, results: Results, summary: Mapping[str, Any], drawn: list[Figure],
+    config: Mapping[str, Any], parameters: Mapping[str, int],
+) -> None:  # fmt: skip
     visual = str(summary.get("visual"))
     shown = headline.columns(dataset, results)
-    rows = headline.lines(results, shown, evaluate, visual)
+    rows = headline.lines(results, shown, evaluate, visual, parameters)
     title = f"{name}: {dataset.task} from text and {'attributes' if visual == 'attributes' else 'image'}"
-    found, notes = headline.findings(results, evaluate, visual), headline.notes(results, evaluate, summary)
+    told, notes = claims.sentences(results, evaluate), headline.notes(results, evaluate, summary)
     known = page.facts(dataset, summary, len(results.seeds))
-    io.write_text(folder / "results.md", markdown.document(title, [f"{key}: {value}" for key, value in known], shown, rows, found, notes))
+    posts = page.posts(dataset, summary, results)
+    sizes = ", ".join(f"{split} {count}" for split, count in zip(posts.header[1:], posts.rows[0][1:], strict=True))
+    io.write_text(folder / "results.md", markdown.document(title, [*known, ("posts", sizes)], told, shown, rows, notes))
+    audit = _json(folder / "audit.json")
+    probes = shortcuts.figure(audit)
     content = page.Content(
-        title=title, name=name, dataset=dataset, facts=known, columns=shown, lines=rows, findings=found, notes=notes, figures=drawn,
+        title=title, name=name, dataset=dataset, facts=known, posts=posts, claims=told, columns=shown, lines=rows,
+        findings=headline.findings(results, evaluate, visual), control=claims.control_table(results, evaluate), notes=notes,
+        figures=[*drawn, *([probes] if probes else [])],
         details=page.details(results, visual, 1 - evaluate.confidence), calibration=page.calibration_rows(results, visual),
-        audit=outline(_json(folder / "audit.json")), grades=outline(_json(folder / "counterfactuals.json")),
+        audit=shortcuts.section(audit, summary), grades=grades.section(_json(folder / "counterfactuals.json"), visual),
         settings={key: io.canonical_json(value) for key, value in sorted(config.items())},
         digest=io.sha256_bytes(io.canonical_json(config).encode())[:16],
     )  # fmt: skip
