@@ -52,7 +52,9 @@ def _explain(cls: type, error: Any) -> str:
         return f"{key}: unknown key; {suggest(path[-1], _fields_at(cls, path[:-1]))}"
     if error["type"].startswith("missing"):
         return f"{key}: missing"
-    return f"{key}: {error['msg'].removeprefix('Value error, ')} (found {error['input']!r})"[:400]
+    found = "" if isinstance(error["input"], dict | list) else f" (found {error['input']!r})"
+    message = error["msg"].removeprefix("Value error, ")
+    return (f"{key}: {message}{found}" if path else f"{message}{found}")[:400]
 
 
 def _fields_at(cls: Any, path: list[str]) -> list[str]:

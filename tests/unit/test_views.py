@@ -130,5 +130,26 @@ def test_misuse_is_told() -> None:
         view_inputs(posts, None, "t_c")
     with pytest.raises(UserError, match="belong to no post"):
         edited_rows(posts, table.with_columns(pl.Series("id", ["a", "b", "nobody"])))
-    with pytest.raises(UserError, match="1 of 4 posts have no image"):
-        visual_side(posts.with_columns(pl.Series("image", ["a.png", None, "c.png", "z.png"])))
+
+
+def test_a_post_without_image_has_the_reference_in_every_visual_view(tmp_path: Path) -> None:
+    file = tmp_path / "reference.png"
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(file)
+    posts = manifest().with_columns(pl.Series("image", ["a.png", None, "c.png", "z.png"]))
+    table = counterfactuals().with_columns(
+        pl.Series("mask", [pack_mask(mask(0)), None, pack_mask(mask(2))]), pl.Series("v_donor", [["c", "a"], ["b", "b"], ["a", "a"]])
+    )
+    assert visual_side(posts) == "image"
+    blank = view_inputs(posts, None, "v_0", file)[0]
+    ops = {view: [one.op for one in view_inputs(posts, table, view, file)] for view in ("v", "v_s", "v_c", "v_swap")}  # type: ignore[union-attr]
+    assert ops == {
+        "v": ["original", "reference", "original", "original"],
+        "v_s": ["context", "reference", "context"],
+        "v_c": ["core", "reference", "core"],
+        "v_swap": ["swap", "swap", "reference", "reference", "swap", "swap"],
+    }
+    for view, row in (("v", 1), ("v_s", 1), ("v_c", 1), ("v_swap", 2)):
+        assert view_inputs(posts, table, view, file)[row] == blank
+    for given in (None, tmp_path / "absent.png"):
+        with pytest.raises(UserError, match="needs the reference"):
+            view_inputs(posts, None, "v", given)

@@ -156,7 +156,11 @@ def package(folder: Path) -> None:
     """The package with its real core, stand-in stages and empty plug-ins."""
     (folder / "stages").mkdir(parents=True)
     for name in CORE:
-        shutil.copy(ROOT / "src" / "causalroute" / f"{name}.py", folder)
+        source = ROOT / "src" / "causalroute" / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source.with_suffix(".py"), folder)
     (folder / "helper.py").write_text('"""Helper."""\n\nVALUE = 1  # a number\n')
     (folder / "stages" / "__init__.py").write_text("")
     shutil.copy(Path(__file__).with_name("standin.py"), folder / "stages" / "_standin.py")

@@ -1,6 +1,7 @@
 rule features:
     input:
         manifest=rules.prepare.output.manifest,
+        reference="counterfactuals/{dataset}/reference.png",
         backbone=lambda w: backbone_files(w.backbone),
     output:
         "features/{dataset}/{backbone}/factual.safetensors",

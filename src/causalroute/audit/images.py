@@ -17,9 +17,9 @@ SIDE = 32
 """Pixels per side of the thumbnail that colours are taken from."""
 
 
-def statistics(root: Path, paths: Sequence[str]) -> NDArray[np.float64]:
-    """NAMES of each image: (n, 9)."""
-    return np.array([_numbers(root, path) for path in paths])
+def statistics(root: Path, paths: Sequence[str | None]) -> NDArray[np.float64]:
+    """NAMES of each image: (n, 9); a row of NaN where there is none."""
+    return np.array([(np.nan,) * len(NAMES) if path is None else _numbers(root, path) for path in paths])
 
 
 def _numbers(root: Path, path: str) -> tuple[float, ...]:

@@ -49,7 +49,7 @@ def audit(manifest: pl.DataFrame, summary: dict[str, Any], settings: Audit, root
     parts = [_token_cues(posts, settings.min_count), _form_cues(posts)]
     numbers = images.statistics(root, rows["image"].to_list()) if side == "image" else None
     if numbers is not None:
-        parts.append(_number_cues(posts, numbers, images.NAMES, "image"))
+        parts += [_number_cues(posts, numbers, images.NAMES, "image"), _presence_of_image(posts, rows["image"].is_not_null().to_list())]
     if side == "attributes":
         words = [tokenize(text or "") for text in rows["attributes"]]
         parts.append([cue | {"kind": "attribute"} for cue in _token_cues(posts, settings.min_count, words)])
@@ -143,8 +143,17 @@ def _form_cues(posts: _Labelled) -> list[dict[str, Any]]:
     return [cue | {"tests": made} for cue in (*has, *length)]
 
 
+def _presence_of_image(posts: _Labelled, held: list[bool]) -> list[dict[str, Any]]:
+    """Whether a post has an image at all, where only some have."""
+    return _presence_cues(posts, [{"has image"} if one else set() for one in held], {"has image": "form"}, [] if all(held) else ["has image"])
+
+
 def _number_cues(posts: _Labelled, values: NDArray[np.float64], names: tuple[str, ...], kind: str) -> list[dict[str, Any]]:
-    tested = tests.rank(values[posts.train], posts.labels[posts.train], len(posts.classes))
+    """Cues of numbers (n, W); posts of which they are not known (NaN) are left out."""
+    here = posts.train & ~np.isnan(values).any(axis=1)
+    if len(set(posts.labels[here].tolist())) < 2:
+        return []
+    tested = tests.rank(values[here], posts.labels[here], len(posts.classes))
     rows = zip(names, tested.label, tested.effect, tested.log10_p, strict=True)
     return [
         {"cue": name, "kind": kind, "class": posts.classes[c], "auc": float(auc), "log10_p": float(log_p), "tests": tested.tests}
@@ -163,7 +172,9 @@ def _probes(posts: _Labelled, rows: pl.DataFrame, numbers: NDArray[np.float64] |
     surface = [[token.key for token in tokens if token.kind in SURFACE] for tokens in posts.tokens]
     found["surface tokens"] = probes.words_probe(surface, posts.labels, fold)
     if numbers is not None:
-        found["image statistics"] = probes.numbers_probe(numbers, posts.labels, fold)
+        absent: NDArray[np.bool_] = np.asarray(np.isnan(numbers).any(axis=1))
+        known = np.where(absent[:, None], np.nanmean(numbers, axis=0), numbers)
+        found["image statistics"] = probes.numbers_probe(np.column_stack([known, absent]) if absent.any() else known, posts.labels, fold)
     if visual_side(rows) == "attributes":
         words = [[token.key for token in tokenize(text or "")] for text in rows["attributes"]]
         found["attributes"] = probes.words_probe(words, posts.labels, fold)

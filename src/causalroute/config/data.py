@@ -131,3 +131,6 @@ class Dataset:
             raise ValueError("format 'table' needs 'table': the file name inside the raw folder")
         if len(set(self.methods)) != len(self.methods):
             raise ValueError("methods names one method twice")
+        blind = [method for method in self.methods if method in ("image_only", "image_swap")]
+        if self.format == "table" and not self.columns.image and blind:
+            raise ValueError(f"methods {blind} need images, and columns.image is empty: leave them out of `methods`, or name the column with the image paths")

@@ -41,8 +41,8 @@ def edited(manifest: pl.DataFrame) -> pl.DataFrame:
     return manifest.filter(~pl.col("split").str.starts_with("oracle"))
 
 
-def posts_of(rows: pl.DataFrame, column: str = "text") -> Posts:
-    """Posts of `rows`, their text taken from `column` (`text` or `attributes`).
+def posts_of(rows: pl.DataFrame, column: str = "text", what: str = "the train split holds") -> Posts:
+    """Posts of `rows`, their text taken from `column` (`text` or `attributes`); `what` begins the error.
 
     Raises:
         UserError: the train split knows fewer than two classes, so that nothing can be told apart.
@@ -51,7 +51,5 @@ def posts_of(rows: pl.DataFrame, column: str = "text") -> Posts:
     labels = rows["label"].fill_null(UNKNOWN).cast(pl.Int64).to_numpy()
     train = (rows["split"] == "train").to_numpy()
     if len(set(labels[train].tolist()) - {UNKNOWN}) < 2:
-        raise UserError(
-            "the train split holds fewer than two classes", where="manifest.parquet", fix="counterfactuals need labelled train posts of two classes"
-        )
+        raise UserError(f"{what} fewer than two classes", where="manifest.parquet", fix="counterfactuals need labelled train posts of two classes")
     return Posts(rows["id"].to_list(), texts, [tokenize(text) for text in texts], labels, train)

@@ -2,7 +2,8 @@
 
 Views: t, v factual; t_s, v_s context only; t_c, v_c core only; t_0, v_0 no treatment (one input); t_swap, v_swap K context swaps per item.
 An input knows what it is made of, not its pixels: `content_key` needs no decoding, so features that exist are found without opening an image.
-Where the visual side is published attribute words, its views are texts too; where there is none, they are the empty text.
+Where the visual side is published attribute words, its views are texts too; where there is none, they are the empty text. A post without image among posts
+with one has the reference image v_0 in every view of its visual side: there is no treatment, and nothing to swap.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
-from causalroute.counterfactual.pixels import blur_background, fill_core, transplant, unpack_mask
+from causalroute.counterfactual.pixels import fill_core, isolate_core, transplant, unpack_mask
 from causalroute.errors import UserError
 from causalroute.io import sha256_bytes, sha256_file
 
 if TYPE_CHECKING:
     from PIL import Image
 
-VERSION = b"views-1"
+VERSION = b"views-2"
 """Part of every content key; raised when a pixel edit changes what it makes."""
 MASK = "[MASK]"
 """Stands for a removed token in counterfactual texts; a backbone maps it to its own mask token."""
@@ -94,21 +95,14 @@ class ImageInput:
         if self.op == "context":
             return fill_core(image, mask, self.fill)
         if self.op == "core":
-            return blur_background(image, mask)
+            return isolate_core(image, mask)
         return transplant(image, mask, open_image(root, self.donor_path), unpack_mask(self.donor_mask, self.donor_side), self.fill)
 
 
 def visual_side(manifest: pl.DataFrame) -> Visual:
-    """What the visual side of a manifest is.
-
-    Raises:
-        UserError: some posts have an image and some have none.
-    """
-    missing = int(manifest["image"].null_count())
-    if missing == 0 and manifest.height:
+    """What the visual side of a manifest is: images as soon as one post has one."""
+    if manifest["image"].null_count() < manifest.height:
         return "image"
-    if missing < manifest.height:
-        raise UserError(f"{missing} of {manifest.height} posts have no image", where="manifest.parquet", fix="drop them, or use attribute words for all")
     return "attributes" if manifest["attributes"].null_count() < manifest.height else "none"
 
 
@@ -132,7 +126,7 @@ def view_inputs(manifest: pl.DataFrame, counterfactuals: pl.DataFrame | None, vi
         manifest: N rows.
         counterfactuals: M rows; not needed for the views t, v and t_0.
         view: N inputs for t and v; one for t_0 and v_0; M for t_s, t_c, v_s, v_c; M * K in row-major order for t_swap and v_swap.
-        reference: file of the reference image; needed for v_0 of images.
+        reference: file of the reference image; needed for v_0 of images, and for every visual view where a post has no image.
 
     Raises:
         UserError: an unknown view, or an argument that the view needs is missing.
@@ -143,7 +137,7 @@ def view_inputs(manifest: pl.DataFrame, counterfactuals: pl.DataFrame | None, vi
         return [TextInput(text) for text in (manifest["text"] if view == "t" else [MASK])]
     side = visual_side(manifest)
     if view == "v":
-        return _originals(manifest) if side == "image" else [TextInput(words or "") for words in manifest["attributes"]]
+        return _originals(manifest, reference) if side == "image" else [TextInput(words or "") for words in manifest["attributes"]]
     if view == "v_0":
         return [_reference(reference)] if side == "image" else [TextInput("")]
     if counterfactuals is None:
@@ -151,7 +145,7 @@ def view_inputs(manifest: pl.DataFrame, counterfactuals: pl.DataFrame | None, vi
     if view.startswith("t_"):
         return _texts(counterfactuals[view])
     if side == "image":
-        return _edited(manifest, counterfactuals, view)
+        return _edited(manifest, counterfactuals, view, reference)
     return _texts(counterfactuals[view.replace("v_", "attr_")])
 
 
@@ -161,17 +155,20 @@ def _texts(column: pl.Series) -> list[TextInput]:
 
 
 def _reference(path: Path | None) -> ImageInput:
-    if path is None:
-        raise UserError("view 'v_0' needs the reference image", fix="pass counterfactuals/{dataset}/reference.png")
+    if path is None or not path.is_file():
+        where = "not given" if path is None else f"{path} is missing"
+        raise UserError("view 'v_0' (and a post without image) needs the reference image", where=where, fix="run the stage counterfactuals --editor reference")
     return ImageInput(str(path), sha256_file(path), "reference")
 
 
-def _originals(manifest: pl.DataFrame) -> list[ImageInput]:
-    return [ImageInput(path, sha) for path, sha in manifest.select("image", "image_sha256").iter_rows()]
+def _originals(manifest: pl.DataFrame, reference: Path | None) -> list[ImageInput]:
+    files = [ImageInput(path, sha) if path is not None else None for path, sha in manifest.select("image", "image_sha256").iter_rows()]
+    blank = _reference(reference) if None in files else None
+    return [file or blank for file in files]  # type: ignore[misc]
 
 
-def _edited(manifest: pl.DataFrame, counterfactuals: pl.DataFrame, view: str) -> list[ImageInput]:
-    files = dict(zip(manifest["id"], _originals(manifest), strict=True))
+def _edited(manifest: pl.DataFrame, counterfactuals: pl.DataFrame, view: str, reference: Path | None) -> list[ImageInput]:
+    files = dict(zip(manifest["id"], _originals(manifest, reference), strict=True))
     masks = {name: (bits, side) for name, bits, side in counterfactuals.select("id", "mask", "mask_side").iter_rows()}
     rows = counterfactuals.select("id", "v_donor", "fill")
     if view == "v_swap":
@@ -180,9 +177,14 @@ def _edited(manifest: pl.DataFrame, counterfactuals: pl.DataFrame, view: str) ->
     edited = []
     for name, _, fill in rows.iter_rows():
         bits, side = masks[name]
+        if files[name].op == "reference":
+            edited.append(files[name])
+            continue
         edited.append(dataclasses.replace(files[name], op=op, mask=bits, side=side, fill=fill if op == "context" else ""))
     return edited
 
 
 def _swap(item: ImageInput, mask: tuple[bytes, int], donor: ImageInput, donor_mask: tuple[bytes, int]) -> ImageInput:
+    if item.op == "reference":
+        return item
     return ImageInput(item.path, item.image_sha256, "swap", mask[0], mask[1], donor.path, donor.image_sha256, donor_mask[0], donor_mask[1], SWAP_FILL)

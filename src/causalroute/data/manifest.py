@@ -29,6 +29,7 @@ NEEDED = ("train", "valid", "id")
 CONTENT = ("id", "split", "text", "image", "attributes", "label", "text_sha256", "image_sha256", "pair")
 FATAL = ("unknown_label", "unknown_split", "missing_image", "path_outside_root", "not_an_image", "corrupt_image", "duplicate_id", "no_id")
 BATCH = 256  # images in flight
+LISTED = 10  # dropped posts that an error shows
 
 
 def prepare(dataset: Dataset, name: str) -> None:
@@ -36,17 +37,22 @@ def prepare(dataset: Dataset, name: str) -> None:
 
     Raises:
         UserError: files of the layout are missing, most posts are unusable for one reason, a needed split is empty, or the
-            counts are not the declared ones; dropped.csv is written before, to look the reasons up.
+            counts are not the declared ones; it names the first dropped posts, and logs/{name}/dropped.csv lists all of them.
     """
     raw = layout.raw(name)
     if not raw.is_dir():
         raise UserError("there are no raw files", where=str(raw), fix="run the fetch stage first (make reproduce does)")
     records = formats.read(raw, dataset)
     frame, perceptual, dropped = check(records, raw, dataset)
+    try:
+        _stop_if_hopeless(records.frame.height, dropped)
+        frame, twins = assign(frame, perceptual, dataset)
+        _check_counts(frame, dataset)
+    except UserError as error:
+        write_csv(layout.dropped_log(name), dropped)
+        raise UserError(error.what, where=f"{error.where}\n{_listing(dropped, layout.dropped_log(name))}".strip(), fix=error.fix) from None
+    layout.dropped_log(name).unlink(missing_ok=True)
     write_csv(layout.dropped(name), dropped)
-    _stop_if_hopeless(records.frame.height, dropped, layout.dropped(name))
-    frame, twins = assign(frame, perceptual, dataset)
-    _check_counts(frame, dataset, dropped, layout.dropped(name))
     order = pl.col("split").replace_strict({split: place for place, split in enumerate(SPLITS)}, return_dtype=pl.Int8)
     frame = frame.with_columns(_pairs(frame)).sort(order, maintain_order=True)
     write_parquet(layout.rewrites(name), _rewrites(raw, dataset))
@@ -77,7 +83,6 @@ def check(records: Records, raw: Path, dataset: Dataset) -> tuple[pl.DataFrame, 
     frame = _drop(frame, pl.col("id").fill_null("") == "", "no_id", dropped)
     frame = _drop(frame, ~pl.col("id").is_first_distinct(), "duplicate_id", dropped)
     frame = _drop(frame, bare, "no_content", dropped)
-    frame = _drop(frame, pl.col("image").is_null() if visual == "image" else pl.lit(False), "no_image", dropped)
     frame = frame.with_columns(pl.col("label").replace(dataset.label_map))
     frame = _drop(frame, ~pl.col("label").is_in(dataset.classes).fill_null(False), "unknown_label", dropped, _label_hint(dataset))
     frame = _drop(frame, pl.col("split").is_not_null() & ~pl.col("split").is_in(SPLITS), "unknown_split", dropped, _split_hint)
@@ -138,7 +143,17 @@ def _check_images(frame: pl.DataFrame, raw: Path, dropped: list[pl.DataFrame], *
     return frame.with_columns(hashes), [result.perceptual if result else None for result in sound]
 
 
-def _stop_if_hopeless(total: int, dropped: pl.DataFrame, path: Path) -> None:
+def _listing(dropped: pl.DataFrame, path: Path) -> str:
+    """How many posts were dropped for which reason, and the first of them."""
+    if not dropped.height:
+        return "  dropped: none"
+    reasons = ", ".join(f"{count} {reason}" for reason, count in dropped["reason"].value_counts().sort("count", "reason", descending=[True, False]).iter_rows())
+    first = [f"    {row['reason']}: {row['where']}" for row in dropped.head(LISTED).iter_rows(named=True)]
+    rest = [f"    ... and {dropped.height - LISTED} more"] if dropped.height > LISTED else []
+    return "\n".join([f"  dropped: {reasons}; all listed in {path}", *first, *rest])
+
+
+def _stop_if_hopeless(total: int, dropped: pl.DataFrame) -> None:
     for reason in FATAL:
         rows = dropped.filter(pl.col("reason") == reason)
         if 2 * rows.height > total:
@@ -148,9 +163,7 @@ def _stop_if_hopeless(total: int, dropped: pl.DataFrame, path: Path) -> None:
                 "missing_image": "check the image paths and that the images were fetched",
             }
             what = f"{rows.height} of {total} posts are unusable for one reason: {reason}"
-            raise UserError(
-                what, where=f"first: {rows['where'][0]}; all: {path}", fix=fix.get(reason, "correct the data set's entry in params.yaml, or the data")
-            )
+            raise UserError(what, where=f"first: {rows['where'][0]}", fix=fix.get(reason, "correct the data set's entry in params.yaml, or the data"))
 
 
 def assign(frame: pl.DataFrame, perceptual: list[int | None], dataset: Dataset) -> tuple[pl.DataFrame, dict[str, Any]]:
@@ -206,13 +219,17 @@ def _leaks(frame: pl.DataFrame, links: dict[str, list[Pair] | None]) -> dict[str
     return {"leaks": leaks, "leaked": leaked}
 
 
-def _check_counts(frame: pl.DataFrame, dataset: Dataset, dropped: pl.DataFrame, path: Path) -> None:
+def _check_counts(frame: pl.DataFrame, dataset: Dataset) -> None:
     counts = dict(frame["split"].value_counts().iter_rows())
-    reasons = ", ".join(f"{count} {reason}" for reason, count in dropped["reason"].value_counts(sort=True).iter_rows()) or "none"
-    where = f"usable posts: { {split: counts.get(split, 0) for split in SPLITS if split in counts or split in NEEDED} }; dropped: {reasons}; see {path}"
+    where = "usable posts: " + ", ".join(f"{counts.get(split, 0)} {split}" for split in SPLITS if split in counts or split in NEEDED)
     for split in NEEDED:
         if not counts.get(split):
-            raise UserError(f"the split {split!r} is empty", where=where, fix="give it posts, or leave columns.split empty so that splits are made")
+            fix = "give it posts, or leave columns.split empty so that splits are made (they need ten posts or so of each class)"
+            raise UserError(f"the split {split!r} is empty", where=where, fix=fix)
+    found = sorted(set(frame.filter(pl.col("split").is_in(["train", "valid"]))["label"].to_list()))
+    if len(found) < 2:
+        what = f"the posts of train and valid belong to fewer than two classes: {[dataset.classes[label] for label in found]}"
+        raise UserError(what, where=where, fix="check the label column and `label_map`; there is nothing to tell apart")
     wrong = [f"{split}: {counts.get(split, 0)} instead of {count}" for split, count in dataset.expected.items() if counts.get(split, 0) != count]
     if wrong:
         raise UserError(
@@ -263,6 +280,7 @@ def summarise(frame: pl.DataFrame, records: Records, dropped: pl.DataFrame, data
         "task": dataset.task,
         "positive": dataset.positive,
         "visual": visual,
+        "without_image": int(frame["image"].null_count()) if visual == "image" else 0,
         "splits": counts,
         "dropped": reasons,
         "notes": records.notes,

@@ -27,7 +27,7 @@ def ids_digest(ids: Sequence[str]) -> str:
 def write_factual(dataset: str, backbone_name: str, job: Encoding) -> Path:
     """Encodes every post of the manifest; returns the file."""
     manifest = _read(layout.manifest(dataset))
-    digests = _encode_all(job, {view: view_inputs(manifest, None, view) for view in FACTUAL})
+    digests = _encode_all(job, {view: view_inputs(manifest, None, view, layout.reference_image(dataset)) for view in FACTUAL})
     tensors = {view: job.store.pooled(keys) for view, keys in digests.items()}
     path = layout.features(dataset, backbone_name, "factual")
     write_tensors(path, tensors, _metadata(job, manifest, tensors["t"], tensors["v"]))

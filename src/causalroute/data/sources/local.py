@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,8 +15,8 @@ SKIPPED = {".git", ".cache", "__pycache__"}
 HINTS = {
     "mvsa": "MVSA (tweets with photo and text): ask its publisher, MCRLab (mcrlab.net), for the archive; its folder holds data/ and labelResultAll.txt",
     "mmsd": "MMSD / MMSD2.0 (sarcasm): public git repositories have the texts; docs/data.md gives the `sources` entries of kind git",
-    "table": "this is your own data: a folder with the table and, where there are any, its images",
-    "planted": "the planted benchmark needs no folder: use `sources: [{kind: planted}]`",
+    "table": "This is your own data: a folder with the table and, where there are any, its images",
+    "planted": "The planted benchmark needs no folder: use `sources: [{kind: planted}]`",
 }
 
 
@@ -27,7 +28,10 @@ def materialise(source: Source, dataset: Dataset, target: Path) -> None:
     """
     path = Path(source.path).expanduser()
     if not path.exists():
-        fix = f"put the data there, or link it: ln -s <your folder> {path}. {HINTS[dataset.format]}"
+        there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, there, n=1)
+        hint = f"did you mean {str(path.with_name(near[0]))!r}? Else " if near else ""
+        fix = f"{hint}put the data there, or link it: ln -s <your folder> {path}. {HINTS[dataset.format]}"
         raise UserError(f"the data folder {source.path!r} does not exist", where=str(Path.cwd() / path), fix=fix)
     copy_tree(path, target)
 
