@@ -31,7 +31,7 @@ rule counterfactuals:
         "benchmarks/out/{dataset}/counterfactuals/{editor}.tsv"
     conda:
         "../../environment.yml"
-    threads: 1
+    threads: 4
     resources:
         mem_mb=6000,
         runtime=480,
@@ -41,7 +41,7 @@ rule counterfactuals:
         backbone=lambda w: CONFIG.datasets[w.dataset].backbone,
     shell:
         "python -m causalroute.stages.counterfactuals --dataset {wildcards.dataset} --editor {wildcards.editor} --backbone {params.backbone}"
-        " --config {params.config:q} > {log} 2>&1"
+        " --threads {threads} --config {params.config:q} > {log} 2>&1"
 
 
 rule grade:
