@@ -13,7 +13,7 @@ from tests.unit.test_lexicon import make
 
 from causalroute.config import Editor
 from causalroute.counterfactual.build import COLUMNS, Sources, build, reference_of
-from causalroute.counterfactual.image import edit_images, random, saliency, truth
+from causalroute.counterfactual.image import edit_images, random, refine, saliency, truth
 from causalroute.counterfactual.image.edit import background_lean
 from causalroute.counterfactual.image.refine import core_masks
 from causalroute.counterfactual.pixels import unpack_mask
@@ -129,6 +129,18 @@ def test_a_core_mask_is_one_piece_without_holes_and_colour_sets_its_size() -> No
     flat = core_masks(blurred, np.full_like(small, 90), 0.4)
     for mask, plain, core in zip(masks, flat, truths, strict=True):
         assert iou(mask, core) > max(0.5, iou(plain, core))
+
+
+def test_colours_told_anew_leave_less_background_in_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [picture(*place, warm=True) for place in PLACES]
+    small = np.stack([np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX)) for image in images])
+    truths = np.stack([disc(*place) for place in PLACES])
+    heat = np.stack([np.clip(disc(x, y, 0.1) * 1.0, 0.05, 1) for x, y, _ in PLACES])
+    twice = core_masks(heat, small, 0.4)
+    monkeypatch.setattr(refine, "ROUNDS", 1)
+    once = core_masks(heat, small, 0.4)
+    assert (twice & ~truths).sum() <= (once & ~truths).sum()
+    assert (twice & truths).sum() > 0.9 * truths.sum()
 
 
 @given(st.integers(0, 10_000))

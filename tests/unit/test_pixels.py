@@ -7,10 +7,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from causalroute.counterfactual.pixels import (
+    GREY,
+    LEAST,
     REFERENCE_SIDE,
-    blur_background,
+    RIM,
     fill_core,
+    inner,
     inpaint,
+    isolate_core,
     pack_mask,
     reference,
     spread,
@@ -108,15 +112,54 @@ def test_inpainting_follows_a_ramp_better_than_the_mean() -> None:
     assert error["blur"] < 0.3 * error["mean"]
 
 
-def test_blurred_background_keeps_the_core_and_shows_none_of_it() -> None:
-    image, mask = striped(), box_mask()
-    pixels = np.asarray(image).copy()
-    core = spread(mask, image.size)
-    pixels[core] = (0, 255, 255)
-    blurred = np.asarray(blur_background(Image.fromarray(pixels), mask)).astype(int)
-    assert (blurred[core] == (0, 255, 255)).all()
-    assert blurred[~core].std(axis=0).max() < pixels[~core].std(axis=0).max() / 2
-    assert blurred[~core][:, 2].max() <= 41, "the core's blue must not glow around it"
+@given(st.integers(1, 14), st.floats(0, 1), st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_the_inner_core_is_the_mask_less_at_most_its_rim(side: int, share: float, seed: int) -> None:
+    mask = np.random.default_rng(seed).random((side, side)) < share
+    core = inner(mask)
+    assert not (core & ~mask).any()
+    assert core.sum() >= LEAST * mask.sum()
+    assert core.any() == mask.any()
+
+
+def test_the_rim_is_lost_on_every_side_but_the_border_of_the_image() -> None:
+    mask = np.zeros((20, 20), dtype=bool)
+    mask[:12, 4:18] = True
+    expected = np.zeros_like(mask)
+    expected[: 12 - RIM, 4 + RIM : 18 - RIM] = True
+    assert (inner(mask) == expected).all()
+    assert inner(np.ones((9, 9), dtype=bool)).all()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_core_too_small_keeps_its_rim(size: int) -> None:
+    mask = box_mask(8, 2, 2 + size)
+    assert (inner(mask) == mask).all()
+
+
+def test_a_core_alone_does_not_depend_on_its_background() -> None:
+    random = np.random.default_rng(0)
+    mask = box_mask(16, 3, 13)
+    one, two = random.integers(0, 256, (2, 48, 40, 3)).astype(np.uint8)
+    core = spread(inner(mask), (40, 48))
+    two[core] = one[core]
+    alone = [np.asarray(isolate_core(Image.fromarray(pixels), mask)) for pixels in (one, two)]
+    assert (alone[0] == alone[1]).all()
+    assert (alone[0][core] == one[core]).all()
+    assert (alone[0][~core] == GREY).all()
+
+
+def test_a_swap_does_not_depend_on_the_own_background_nor_on_the_rim() -> None:
+    random = np.random.default_rng(1)
+    mask, donor_mask = box_mask(16, 3, 13), box_mask(16, 1, 6)
+    one, two = random.integers(0, 256, (2, 48, 40, 3)).astype(np.uint8)
+    core = spread(inner(mask), (40, 48))
+    two[core] = one[core]
+    donor = Image.fromarray(random.integers(0, 256, (30, 50, 3)).astype(np.uint8))
+    swaps = [transplant(Image.fromarray(pixels), mask, donor, donor_mask, "blur") for pixels in (one, two)]
+    assert swaps[0].tobytes() == swaps[1].tobytes()
+    assert core.sum() < spread(mask, (40, 48)).sum()
+    assert (np.asarray(swaps[0])[core] == one[core]).all()
 
 
 def test_a_transplant_has_own_core_and_foreign_background() -> None:

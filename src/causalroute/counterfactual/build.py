@@ -75,8 +75,7 @@ def build(manifest: pl.DataFrame, editor: Editor, sources: Sources) -> pl.DataFr
     table = edit_texts(posts, marks(posts, editor, sources.truth), editor.swaps, editor.seed)
     side = visual_side(rows)
     if side == "image":
-        masks, thumbnails = _cores(manifest, rows, posts, table["t_c"].to_list(), editor, sources)
-        table = table.hstack(edit_images(posts, masks, thumbnails, editor.swaps, editor.seed, editor.fill))
+        table = table.hstack(_images(manifest, rows, table["t_c"], editor, sources))
     elif side == "attributes":
         table = table.hstack(_attributes(posts_of(rows, "attributes"), editor, sources))
     table = table.with_columns(rows["id"])
@@ -89,6 +88,18 @@ def _attributes(posts: Posts, editor: Editor, sources: Sources) -> pl.DataFrame:
     edited_words = edit_texts(posts, marks(posts, editor, sources.truth), editor.swaps, editor.seed, "attributes")
     names = {"t_s": "attr_s", "t_c": "attr_c", "t_swap": "attr_swap", "t_donor": "v_donor", "text_mask_ratio": "image_mask_ratio", "text_ok": "image_ok"}
     return edited_words.select(pl.col(old).alias(new) for old, new in names.items())
+
+
+def _images(manifest: pl.DataFrame, rows: pl.DataFrame, core_texts: pl.Series, editor: Editor, sources: Sources) -> pl.DataFrame:
+    """The visual side where it is images; a post without one has no mask, its own id for donors, and is never swapped."""
+    has = rows["image"].is_not_null()
+    shown = rows.filter(has)
+    posts = posts_of(shown, what="the train posts with an image belong to")
+    masks, thumbnails = _cores(manifest, shown, posts, core_texts.filter(has).to_list(), editor, sources)
+    made = edit_images(posts, masks, thumbnails, editor.swaps, editor.seed, editor.fill).with_columns(shown["id"])
+    own = pl.concat_list([pl.col("id")] * editor.swaps)
+    every = rows.select("id").join(made, on="id", how="left", maintain_order="left")
+    return every.with_columns(pl.col("v_donor").fill_null(own), pl.col("image_ok").fill_null(False)).drop("id")
 
 
 def _cores(
@@ -149,6 +160,6 @@ def reference_of(manifest: pl.DataFrame, root: Path) -> Image.Image:
     """The reference image: the mean of at most REFERENCE_IMAGES train images, drawn from a fixed substream; plain grey where there are no images."""
     if visual_side(manifest) != "image":
         return Image.new("RGB", (REFERENCE_SIDE, REFERENCE_SIDE), (128, 128, 128))
-    paths = manifest.filter(pl.col("split") == "train")["image"].to_list()
+    paths = manifest.filter(pl.col("split") == "train")["image"].drop_nulls().to_list()
     chosen = sorted(generator(0, "reference").permutation(len(paths))[:REFERENCE_IMAGES].tolist())
     return reference(open_image(root, paths[row]) for row in chosen)

@@ -1,12 +1,14 @@
-"""Pixel edits of one image: core filled, background blurred, core moved to another post's background.
+"""Pixel edits of one image: core filled, background removed, core moved to another post's background.
 
     v_s    = (1 - M) * v + M * fill(v, M)                  context only
-    v_c    = M * v + (1 - M) * blur(v_s)                   core only
-    v_swap = M * v + (1 - M) * ((1 - M') * v' + M' * inpaint(v', M'))      own core on a donor's background
+    v_c    = C * v + (1 - C) * grey                        core only
+    v_swap = C * v + (1 - C) * ((1 - M') * v' + M' * inpaint(v', M'))      own core on a donor's background
     v_0    = blur(mean over train images)                  no treatment
 
 M is the core mask of the image, M' and v' belong to the donor. A mask is a boolean (m, m) grid, True = core, laid over the image whatever its
-size (nearest). Nothing here is random and nothing is stored: a counterfactual image is made from its mask when it is loaded.
+size (nearest). C = inner(M) is M without its rim: M is drawn wide, so that no core is left where it is removed, and its rim holds own background,
+which would tell the own context wherever the core is shown. The rim belongs to neither side. Nothing here is random and nothing is stored: a
+counterfactual image is made from its mask when it is loaded.
 
 The donor's core is never filled with one flat colour: that leaves its silhouette on the new background, a mark that only edited images carry.
 It is interpolated from the pixels around it (pull-push, Gortler et al., The Lumigraph, 1996): averages of the known pixels are pulled up a pyramid
@@ -20,6 +22,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
+from scipy import ndimage
 
 from causalroute.errors import UserError
 
@@ -27,7 +30,13 @@ Mask = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 
 BLUR = 8
-"""The blur radius of a background is the longer side of the image divided by this."""
+"""The blur radius of the reference image is its side divided by this."""
+RIM = 2
+"""Cells that a core loses on each side before it is shown elsewhere: one by which masks are dilated and one that edges share with the background."""
+LEAST = 1 / 3
+"""Share of the cells of a mask that must survive; a core too small or too thin for that keeps more of its rim."""
+GREY = (128, 128, 128)
+"""What surrounds a core that is shown alone: no hue, middle brightness, the same for all posts."""
 FILL_GRID = 64
 """Longer side, in pixels, of the grid on which holes are interpolated; the fill is smooth, so a finer one would look the same."""
 REFERENCE_SIDE = 128
@@ -58,6 +67,17 @@ def spread(mask: Mask, size: tuple[int, int]) -> Mask:
     return mask[rows][:, columns]
 
 
+def inner(mask: Mask) -> Mask:
+    """C: the mask without its rim, RIM cells or as many as leave LEAST of it; the border of the image is no edge."""
+    least, core = LEAST * int(mask.sum()), mask
+    for _ in range(RIM):
+        eroded = ndimage.binary_erosion(core, border_value=1)
+        if eroded.sum() < max(1.0, least):
+            break
+        core = eroded
+    return core
+
+
 def fill_core(image: Image.Image, mask: Mask, fill: str) -> Image.Image:
     """v_s: the image without its core.
 
@@ -80,17 +100,18 @@ def fill_core(image: Image.Image, mask: Mask, fill: str) -> Image.Image:
     return _paste(image, Image.new("RGB", image.size, colour), core)
 
 
-def blur_background(image: Image.Image, mask: Mask) -> Image.Image:
-    """v_c: the image with everything but its core blurred beyond recognition; the mean colour of the background survives.
+def isolate_core(image: Image.Image, mask: Mask) -> Image.Image:
+    """v_c: the core on plain grey. A blurred background would keep its mean colour, which is context.
 
-    The core is interpolated away before the blur, or its colours would glow around it.
+    Args:
+        image: RGB.
+        mask: (m, m), True = core.
     """
-    blurred = fill_core(image, mask, "blur").filter(ImageFilter.GaussianBlur(max(image.size) / BLUR))
-    return _paste(image, blurred, ~spread(mask, image.size))
+    return _paste(Image.new("RGB", image.size, GREY), image, spread(inner(mask), image.size))
 
 
 def transplant(image: Image.Image, mask: Mask, donor: Image.Image, donor_mask: Mask, fill: str) -> Image.Image:
-    """v_swap: the core of `image` on the background of `donor`, whose own core is filled first.
+    """v_swap: the core of `image`, without its rim, on the background of `donor`, whose own core is filled first.
 
     Args:
         image: RGB; the result has its size.
@@ -100,7 +121,7 @@ def transplant(image: Image.Image, mask: Mask, donor: Image.Image, donor_mask: M
         fill: as for `fill_core`.
     """
     background = fill_core(donor.resize(image.size, Image.Resampling.BILINEAR), donor_mask, fill)
-    return _paste(background, image, spread(mask, image.size))
+    return _paste(background, image, spread(inner(mask), image.size))
 
 
 def reference(images: Iterable[Image.Image]) -> Image.Image:

@@ -21,8 +21,8 @@ from causalroute.io import sha256_bytes, sha256_file
 if TYPE_CHECKING:
     from PIL import Image
 
-VERSION = b"views-2"
-"""Part of every content key; raised when a pixel edit changes what it makes."""
+KEY_AS_IS, KEY_EDITED = b"views-1", b"views-2"
+"""Parts of the content keys of texts and untouched images, and of edited images; the second is raised when a pixel edit changes what it makes."""
 MASK = "[MASK]"
 """Stands for a removed token in counterfactual texts; a backbone maps it to its own mask token."""
 FACTUAL = ("t", "v")
@@ -42,7 +42,7 @@ class TextInput:
 
     def content_key(self) -> str:
         """Hex digest of the content."""
-        return sha256_bytes(VERSION, b"text", self.text.encode())
+        return sha256_bytes(KEY_AS_IS, b"text", self.text.encode())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ class ImageInput:
     def content_key(self) -> str:
         """Hex digest of file contents, edit, masks and fill; no image is opened."""
         names = (self.op, self.image_sha256, str(self.side), self.donor_sha256, str(self.donor_side), self.fill)
-        return sha256_bytes(VERSION, b"image", *(name.encode() for name in names), self.mask, self.donor_mask)
+        return sha256_bytes(KEY_EDITED if self.mask else KEY_AS_IS, b"image", *(name.encode() for name in names), self.mask, self.donor_mask)
 
     def load(self, root: Path) -> Image.Image:
         """The edited RGB image.
