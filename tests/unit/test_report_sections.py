@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.unit import synthetic_predictions as synthetic
 
@@ -198,6 +198,7 @@ def test_code_spans_cannot_be_left(word: str) -> None:
 
 
 @given(st.text(max_size=40))
+@example("`a\x1eb`")
 @settings(max_examples=60, deadline=None)
 def test_sentences_keep_their_words(text: str) -> None:
     assert len(markdown.sentence(text).splitlines()) <= 1

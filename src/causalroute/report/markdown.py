@@ -19,8 +19,9 @@ def escape(text: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """Escaped text around code spans; a pipe inside code would still end a table cell, so sentences stay out of tables."""
-    return "".join(f"`{part}`" if is_code else escape(f"x{part}x")[1:-1] for is_code, part in spans(text)).strip()
+    """One line of escaped text around code spans; a pipe inside code would still end a table cell, so sentences stay out of tables."""
+    line = " ".join(text.splitlines())  # every separator Unicode knows, in code spans too
+    return "".join(f"`{part}`" if is_code else escape(f"x{part}x")[1:-1] for is_code, part in spans(line)).strip()
 
 
 def _cell(cell: Cell | None) -> str:
