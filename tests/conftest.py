@@ -10,6 +10,8 @@ from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read once, when Triton is imported: without a GPU the kernels run in its interpreter
 
 settings.register_profile("ci", derandomize=True)  # a verdict on a change must not depend on luck; runs by hand keep searching
 if os.environ.get("CI"):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.conftest import ROOT
 
-from causalroute.routing import combine, dispatch, load_balance, permute, route, z_loss
+from causalroute.routing import combine, dispatch, dispatch_product, load_balance, permute, route, z_loss
 
 INF = float("inf")
 
@@ -88,6 +88,7 @@ def test_combine_is_the_weighted_sum_over_the_experts_of_a_token():
     x, matrices = torch.randn(11, 4), torch.randn(5, 4, 3)
     bounds = moved.offsets.tolist()
     y = torch.cat([dispatch(x, moved)[bounds[e] : bounds[e + 1]] @ matrices[e] for e in range(5)])
+    assert torch.equal(dispatch_product(x, matrices, moved), y)
     expected = torch.stack([sum(w * (x[n] @ matrices[e]) for w, e in zip(routing.weights[n], routing.experts[n].tolist(), strict=True)) for n in range(11)])
     torch.testing.assert_close(combine(y, routing.weights, moved), expected)
 
@@ -208,6 +209,9 @@ def test_wrong_shapes_of_the_movers_are_named():
         dispatch(torch.zeros(3, 2), moved)
     with pytest.raises(ValueError, match="do not fit"):
         combine(torch.zeros(2, 2), torch.zeros(2, 2), moved)
+    for matrices in (torch.zeros(3, 2, 4), torch.zeros(2, 2), torch.zeros(2, 2, 4, dtype=torch.float64)):
+        with pytest.raises(ValueError, match="weight must be"):
+            dispatch_product(torch.zeros(2, 2), matrices, moved)
     with pytest.raises(ValueError, match="integer"):
         permute(torch.zeros(2, 1), 2)
     with pytest.raises(ValueError, match="positive"):

@@ -108,6 +108,7 @@ def test_nothing_imports_stages() -> None:
 def test_the_core_needs_torch_alone(package: str) -> None:
     for path in (SOURCE / "causalroute" / package).rglob("*.py"):
         outside = {name.split(".")[0] for name in imported(path)} - sys.stdlib_module_names - {"torch", "jaxtyping", "causalroute"}
+        outside -= {"triton"} if path.parent.name == "kernels" else set()  # imported when that backend is first used
         inside = {name for name in imported(path) if name.startswith("causalroute.") and not name.startswith(("causalroute.routing", "causalroute.model"))}
         assert (outside, inside) == (set(), set()), path.relative_to(ROOT)
 

@@ -1,12 +1,15 @@
 """The specification in plain torch: autograd gives the backward pass, every sum has a fixed order.
 
-Letters: N tokens, E experts, k experts per token, D width.
+Letters: N tokens, E experts, k experts per token, D width, H expert width.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
 INF = float("inf")
 
@@ -25,6 +28,7 @@ def route(
     probabilities = (x - lse[:, None]).exp() * alive[:, None]  # (N, E)
     if renormalize:
         weights = torch.softmax(x.gather(1, chosen), 1) * alive[:, None]
+        weights = torch.where(lse.isnan()[:, None], lse[:, None], weights)  # a NaN shows even where it was not chosen
     else:
         weights = probabilities.gather(1, chosen)
     counts = torch.zeros(x.shape[1], dtype=torch.int32, device=x.device)
@@ -39,8 +43,9 @@ def choose(x: Tensor, k: int, selection_bias: Tensor | None) -> Tensor:
     key = torch.where(x.isnan(), torch.full_like(x, -INF), x)
     if selection_bias is None:
         return key.argsort(dim=1, descending=True, stable=True)[:, :k]
-    biased = (key + selection_bias.to(key.dtype)).argsort(dim=1, descending=True, stable=True)[:, :k]
-    ids = biased.sort(1).values
+    biased = key + selection_bias.detach().to(key.dtype)
+    biased = torch.where(biased.isnan(), torch.full_like(biased, -INF), biased)
+    ids = biased.argsort(dim=1, descending=True, stable=True)[:, :k].sort(1).values
     return ids.gather(1, key.gather(1, ids).argsort(dim=1, descending=True, stable=True))
 
 
@@ -55,15 +60,39 @@ def permute(experts: Tensor, num_experts: int) -> tuple[Tensor, Tensor, Tensor]:
     return order, inverse, offsets.cumsum(0)
 
 
-def dispatch(x: Tensor, order: Tensor, k: int) -> Tensor:
+class Take(Function):
+    """Rows by index, and their gradients by the index that leads back: no scattered sums, in which the order of additions would be left to chance."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor, back: Tensor, k: int) -> Tensor:
+        """x[index]; each row of x is taken k times, at the places back[n k : n k + k]."""
+        ctx.save_for_backward(back)
+        ctx.k = k
+        return x.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, dout: Tensor) -> Any:
+        """Adds the k gradients of a row in the order of their places in `back`."""
+        found = dout.index_select(0, ctx.saved_tensors[0])
+        return found if ctx.k == 1 else found.unflatten(0, (-1, ctx.k)).sum(1), None, None, None
+
+
+def dispatch(x: Tensor, order: Tensor, inverse: Tensor, k: int) -> Tensor:
     """(N, D) -> (N*k, D); the backward pass adds a token's k gradients in the order of its choices."""
-    return x[:, None].expand(-1, k, -1).reshape(-1, x.shape[1])[order]
+    return Take.apply(x, order // k, inverse, k)
 
 
-def combine(y: Tensor, weights: Tensor, inverse: Tensor) -> Tensor:
+def product(x: Tensor, weight: Tensor, order: Tensor, inverse: Tensor, offsets: Tensor, k: int) -> Tensor:
+    """(N, D), (E, D, H) -> (N*k, H)."""
+    parts = dispatch(x, order, inverse, k).split(offsets.diff().tolist())
+    return torch.cat([part @ matrix for part, matrix in zip(parts, weight.unbind(0), strict=True)])
+
+
+def combine(y: Tensor, weights: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
     """(N*k, D), (N, k) -> (N, D)."""
-    pairs = y[inverse].reshape(*weights.shape, y.shape[1])  # (N, k, D)
-    total = pairs[:, 0] * weights[:, :1].to(y.dtype)
-    for choice in range(1, weights.shape[1]):
-        total = total + pairs[:, choice] * weights[:, choice : choice + 1].to(y.dtype)
-    return total
+    wide = torch.promote_types(torch.promote_types(y.dtype, weights.dtype), torch.float32)
+    pairs = Take.apply(y, inverse, order, 1).to(wide).unflatten(0, weights.shape)  # (N, k, D)
+    total, *others = (row * weight[:, None] for row, weight in zip(pairs.unbind(1), weights.to(wide).unbind(1), strict=True))
+    for other in others:
+        total = total + other
+    return total.to(y.dtype)
