@@ -84,6 +84,11 @@ def download_cache() -> Path:
     return _cache() / "downloads"
 
 
+def reply_cache() -> Path:
+    """Replies of language models, by content."""
+    return _cache() / "replies"
+
+
 def _cache() -> Path:
     return Path(os.environ.get("CAUSALROUTE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "causalroute")
 

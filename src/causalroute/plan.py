@@ -34,7 +34,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {  # sections of --config, as the stage p
     "pretrain": ("backbone",),
     "features": ("dataset", "backbone"),
     "counterfactuals": ("dataset", "editor", "backbone"),
-    "grade": ("dataset",),
+    "grade": ("dataset", "gate"),
     "train": ("dataset", "train", "method"),
     "evaluate": ("dataset", "evaluate", "method"),
     "report": ("dataset", "evaluate", "replicates", "methods"),

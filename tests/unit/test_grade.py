@@ -10,9 +10,10 @@ from tests.unit.test_image_editors import picture
 
 from causalroute import io, layout
 from causalroute.config import Dataset, Editor, Source
-from causalroute.counterfactual.build import Sources, build
+from causalroute.counterfactual.build import build
 from causalroute.counterfactual.grade import grade
 from causalroute.counterfactual.pixels import pack_mask
+from causalroute.counterfactual.sources import Sources
 from causalroute.errors import UserError
 from causalroute.stages import audit as audit_stage
 from causalroute.stages import counterfactuals as counterfactuals_stage

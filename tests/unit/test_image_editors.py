@@ -12,11 +12,12 @@ from PIL import Image
 from tests.unit.test_lexicon import make
 
 from causalroute.config import Editor
-from causalroute.counterfactual.build import COLUMNS, Sources, build, reference_of
+from causalroute.counterfactual.build import COLUMNS, build, reference_of
 from causalroute.counterfactual.image import edit_images, random, refine, saliency, truth
 from causalroute.counterfactual.image.edit import background_lean
 from causalroute.counterfactual.image.refine import core_masks
 from causalroute.counterfactual.pixels import unpack_mask
+from causalroute.counterfactual.sources import Sources
 from causalroute.errors import UserError
 
 SIDE = 32

@@ -22,6 +22,7 @@ rule counterfactuals:
     input:
         manifest=rules.prepare.output.manifest,
         summary=rules.prepare.output.summary,
+        rewrites=rules.prepare.output.rewrites,
         others=editing_inputs,
     output:
         "counterfactuals/{dataset}/{editor}.parquet",

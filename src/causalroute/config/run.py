@@ -65,12 +65,30 @@ class Backbone:
 
 
 @section
+class Llm:
+    """A local instruction-tuned language model that edits texts (editor text: llm)."""
+
+    model: str
+    """folder in HuggingFace format, or a hub id"""
+    revision: str = ""
+    """pinned commit of a hub id; required for one"""
+    batch_size: int = 8
+    """posts per generation"""
+    max_new_tokens: int = 256
+    """longest reply in tokens; a longer one counts as malformed"""
+    budget: float = 0.6
+    """largest share of tokens that an edit may mark or change"""
+    verify: bool = True
+    """a second pass asks the model to check each edit; what it refuses is dropped and counted"""
+
+
+@section
 class Editor:
     """How counterfactual texts and images are made."""
 
-    text: Literal["lexicon", "random", "truth"]
+    text: Literal["lexicon", "surface", "occlusion", "llm", "random", "truth"]
     """a module of causalroute/counterfactual/text"""
-    image: Literal["saliency", "random", "truth"]
+    image: Literal["saliency", "attention", "similarity", "occlusion", "centre", "random", "truth"]
     """a module of causalroute/counterfactual/image"""
     seed: int = 0
     """seed of donors and of the random editors"""
@@ -79,11 +97,29 @@ class Editor:
     z: float = 5.0
     """lexicon: a token is context when its log-odds z exceeds this in absolute value"""
     core_share: float = 0.3
-    """saliency: share of patches kept as core before smoothing"""
+    """share of patches kept as core before smoothing"""
     grid: int = 8
-    """saliency: patches per side"""
-    fill: Literal["mean", "blur"] = "mean"
+    """patches per side"""
+    fill: Literal["mean", "blur", "telea"] = "mean"
     """what the core is filled with in v_s"""
+    level: Literal["pixels", "patches"] = "pixels"
+    """image views are edited pixels encoded again, or cached patch features pooled again (cheap, but patches know their neighbours)"""
+    llm: Llm | None = None
+    """text: llm needs it"""
+
+    def __post_init__(self) -> None:
+        if (self.text == "llm") != (self.llm is not None):
+            raise ValueError("an editor has a section 'llm' exactly when its text is 'llm'")
+
+
+@section
+class Gate:
+    """What an editor must pass before its swaps are trained on."""
+
+    folds: int = 4
+    """cross-fitting folds of the probes"""
+    seed: int = 0
+    """seed of the folds"""
 
 
 @section
@@ -156,6 +192,8 @@ class Config:
     """counterfactual editors"""
     audit: Audit = dataclasses.field(default_factory=Audit)
     """shortcut search"""
+    gate: Gate = dataclasses.field(default_factory=Gate)
+    """bar for editors"""
     evaluate: Evaluate = dataclasses.field(default_factory=Evaluate)
     """statistics"""
     datasets: dict[str, Dataset]
@@ -167,7 +205,7 @@ class Config:
         _known("run", self.run, self.datasets)
         for name, dataset in self.datasets.items():
             _known(f"datasets.{name}.backbone", [dataset.backbone], self.backbones)
-            _known(f"datasets.{name}.editor", [dataset.editor], self.editors)
+            _known(f"datasets.{name}.editor", [dataset.editor, *filter(None, [dataset.held_out])], self.editors)
             _known(f"datasets.{name}.methods", dataset.methods, self.methods)
 
 
