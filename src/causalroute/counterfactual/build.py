@@ -13,7 +13,8 @@ from causalroute.counterfactual.image.find import find
 from causalroute.counterfactual.pixels import REFERENCE_SIDE, reference
 from causalroute.counterfactual.posts import Posts, edited, posts_of
 from causalroute.counterfactual.sources import Sources
-from causalroute.counterfactual.text import edit_texts, marks
+from causalroute.counterfactual.text import edit_texts, flips
+from causalroute.counterfactual.text import find as find_context
 from causalroute.counterfactual.views import visual_side
 from causalroute.data.images import open_image
 from causalroute.rng import generator
@@ -25,12 +26,14 @@ COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "t_s": pl.String,
     "t_c": pl.String,
     "t_swap": pl.List(pl.String),
+    "t_flip": pl.String,
     "t_donor": pl.List(pl.String),
     "context_spans": pl.List(pl.Struct({"start": pl.Int32, "end": pl.Int32})),
     "mask": pl.Binary,
     "mask_side": pl.Int32,
     "v_donor": pl.List(pl.String),
     "fill": pl.String,
+    "level": pl.String,
     "attr_s": pl.String,
     "attr_c": pl.String,
     "attr_swap": pl.List(pl.String),
@@ -50,7 +53,9 @@ def build(manifest: pl.DataFrame, editor: Editor, sources: Sources) -> pl.DataFr
     """
     rows = edited(manifest)
     posts = posts_of(rows)
-    table = edit_texts(posts, marks(posts, editor, sources), editor.swaps, editor.seed)
+    found = find_context(posts, editor, sources)
+    table = edit_texts(posts, found.marks, editor.swaps, editor.seed, unusable=found.failures)
+    table = table.with_columns(pl.Series("t_flip", flips(posts, found, sources), pl.String))
     side = visual_side(rows)
     if side == "image":
         table = table.hstack(_images(rows, table["t_c"], editor, sources))
@@ -63,7 +68,8 @@ def build(manifest: pl.DataFrame, editor: Editor, sources: Sources) -> pl.DataFr
 
 def _attributes(posts: Posts, editor: Editor, sources: Sources) -> pl.DataFrame:
     """The visual side where it is a list of words."""
-    edited_words = edit_texts(posts, marks(posts, editor, sources), editor.swaps, editor.seed, "attributes")
+    found = find_context(posts, editor, sources, "attributes")
+    edited_words = edit_texts(posts, found.marks, editor.swaps, editor.seed, "attributes", unusable=found.failures)
     names = {"t_s": "attr_s", "t_c": "attr_c", "t_swap": "attr_swap", "t_donor": "v_donor", "text_mask_ratio": "image_mask_ratio", "text_ok": "image_ok"}
     return edited_words.select(pl.col(old).alias(new) for old, new in names.items())
 
@@ -74,7 +80,7 @@ def _images(rows: pl.DataFrame, core_texts: pl.Series, editor: Editor, sources: 
     shown = rows.filter(has)
     posts = posts_of(shown, what="the train posts with an image belong to")
     masks, thumbnails = find(shown, posts, core_texts.filter(has).to_list(), editor, sources)
-    made = edit_images(posts, masks, thumbnails, editor.swaps, editor.seed, editor.fill).with_columns(shown["id"])
+    made = edit_images(posts, masks, thumbnails, editor.swaps, editor.seed, editor.fill).with_columns(shown["id"], level=pl.lit(editor.level))
     own = pl.concat_list([pl.col("id")] * editor.swaps)
     every = rows.select("id").join(made, on="id", how="left", maintain_order="left")
     return every.with_columns(pl.col("v_donor").fill_null(own), pl.col("image_ok").fill_null(False)).drop("id")

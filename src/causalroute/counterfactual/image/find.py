@@ -1,8 +1,13 @@
-"""Which module of this package finds the core masks of an editor, and what it needs for that."""
+"""Which module of this package finds the core masks of an editor.
+
+An editor is a module named as in `editors: image` with one public function, and a line here. Those of BLIND never look at a model; those of LOOKING give the
+heat of a batch, from which `maps.find_cores` makes masks.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
 import numpy as np
 import polars as pl
@@ -10,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from causalroute.config import Editor
-from causalroute.counterfactual.image import random, truth
+from causalroute.counterfactual.image import centre, random, truth
+from causalroute.counterfactual.image.task import Found, Task
 from causalroute.counterfactual.posts import Posts
 from causalroute.counterfactual.sources import Sources
 from causalroute.data.images import open_image
@@ -20,53 +26,49 @@ CELLS = 4
 """Mask cells per grid patch and axis."""
 
 
-def find(rows: pl.DataFrame, posts: Posts, core_texts: list[str], editor: Editor, sources: Sources) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
+def find(rows: pl.DataFrame, posts: Posts, core_texts: list[str], editor: Editor, sources: Sources) -> Found:
     """Core masks (M, m, m) and thumbnails (M, m, m, 3) of the M posts `rows`, all of which have an image.
 
     Raises:
         UserError: the module needs something that `sources` lacks, or an image cannot be read.
     """
-    side, paths = CELLS * editor.grid, rows["image"].to_list()
+    paths = rows["image"].to_list()
 
     def image(row: int) -> Image.Image:
         return open_image(sources.root, paths[row])
 
-    if editor.image == "saliency":
-        return _salient(posts, core_texts, editor, sources, image)
-    if editor.image == "random":
-        masks = random.find_cores(posts.ids, editor.core_share, side, editor.seed)
-    elif sources.truth is None:
+    task = Task(posts, core_texts, image, sources, editor.core_share, CELLS * editor.grid, editor.seed)
+    return BLIND[editor.image](task) if editor.image in BLIND else _looking(task, editor.image)
+
+
+def _looking(task: Task, name: str) -> Found:
+    """The editors that load a model."""
+    from causalroute.counterfactual.image import maps
+    from causalroute.counterfactual.image.answers import answers_of
+
+    answers = answers_of(task)
+    heat = import_module(f"causalroute.counterfactual.image.{name}").heat_of(answers)
+    return maps.find_cores(answers.backbone, task.image, len(task.posts.ids), heat, task.share, task.side, task.sources.threads)
+
+
+def _random(task: Task) -> Found:
+    return random.find_cores(task.posts.ids, task.share, task.side, task.seed), _thumbnails(task)
+
+
+def _centre(task: Task) -> Found:
+    return centre.find_cores(len(task.posts.ids), task.share, task.side), _thumbnails(task)
+
+
+def _truth(task: Task) -> Found:
+    if task.sources.truth is None:
         raise UserError("the image editor 'truth' needs known truth", where="editors: image", fix="use 'saliency' on data without known truth")
-    else:
-        masks = truth.find_cores(posts.ids, sources.truth, side)
-    return masks, np.stack([np.asarray(image(row).resize((side, side), Image.Resampling.BOX)) for row in range(len(paths))])
+    return truth.find_cores(task.posts.ids, task.sources.truth, task.side), _thumbnails(task)
 
 
-def _salient(
-    posts: Posts,
-    core_texts: list[str],
-    editor: Editor,
-    sources: Sources,
-    image: Callable[[int], Image.Image],
-) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
-    """The saliency editor: the only part of this package that loads a model."""
-    import torch
+def _thumbnails(task: Task) -> NDArray[np.uint8]:
+    size = (task.side, task.side)
+    return np.stack([np.asarray(task.image(row).resize(size, Image.Resampling.BOX)) for row in range(len(task.posts.ids))])
 
-    from causalroute.counterfactual.image import saliency
-    from causalroute.features.backbone import load_backbone
 
-    if sources.backbone is None:
-        raise UserError("the image editor 'saliency' needs a backbone", where="editors: image", fix="pass --backbone")
-    backbone = load_backbone(*sources.backbone)
-    encode = getattr(backbone, "project_image", None)
-    if encode is not None:
-        directions = saliency.text_directions(backbone, core_texts)
-    elif sources.features is None:
-        raise UserError("the saliency editor of an encoder pair needs factual features", fix="make features/{dataset}/{backbone}/factual.safetensors first")
-    elif not backbone.has_images:
-        raise UserError("the posts have images and the backbone has no image tower", where="backbones", fix="set image_model, or use a dual encoder")
-    else:
-        encode = backbone.encode_images
-        text, visual = (torch.from_numpy(found) for found in sources.features(posts.ids))
-        directions = saliency.interaction_directions(posts, text, visual, editor.seed)
-    return saliency.find_cores(backbone, image, directions, encode, editor.core_share, CELLS * editor.grid, sources.threads)
+BLIND: dict[str, Callable[[Task], Found]] = {"random": _random, "centre": _centre, "truth": _truth}
+LOOKING = ("saliency", "attention", "similarity", "occlusion")
