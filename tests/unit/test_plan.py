@@ -52,7 +52,7 @@ def test_a_stage_sees_only_what_it_reads(config: Config) -> None:
     other = dataclasses.replace(config.datasets["planted"], methods=("erm",), editor="random")
     changed = dataclasses.replace(config, datasets={**config.datasets, "planted": other})
     same = [stage for stage in plan.SECTIONS if sections(config, stage) == sections(changed, stage)]
-    assert same == ["fetch", "prepare", "audit", "pretrain", "features", "counterfactuals"]
+    assert same == ["fetch", "prepare", "audit", "pretrain", "features", "counterfactuals", "gate", "gallery"]
 
 
 def test_defaults_are_written_out(config: Config) -> None:
