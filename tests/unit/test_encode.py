@@ -54,6 +54,9 @@ class Photo:
         with Image.open(root / self.path) as image:
             return image.convert("RGB")
 
+    def neighbour(self) -> str:
+        return ""
+
 
 def images(count: int) -> list[Input]:
     return [Photo(f"{number}.png") for number in range(count)]

@@ -14,6 +14,7 @@ from tests.unit.short_training import posts, shape, small, trained
 from causalroute import methods
 from causalroute.config import Train
 from causalroute.errors import UserError
+from causalroute.methods.bag_of_words import TERM
 from causalroute.methods.base import Posts
 from causalroute.rng import torch_generator
 from causalroute.training import loop
@@ -186,7 +187,7 @@ def test_bag_of_words_agrees_with_the_library(posts):
     words = build("bag_of_words", {"c": [1.0], "min_count": 1}, shape(data), 0)
     words.prepare(data, torch_generator(0))
     texts = [data.texts[row] for row in data.train.tolist()]
-    pipeline = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=1.0, max_iter=1000))
+    pipeline = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=TERM), LogisticRegression(C=1.0, max_iter=1000))
     expected = pipeline.fit(texts, data.labels[data.train].numpy()).predict_proba(data.inputs(data.valid).texts)
     torch.testing.assert_close(words.answer(data.inputs(data.valid)).p.double(), torch.from_numpy(expected), atol=1e-5, rtol=1e-4)
 
@@ -217,3 +218,10 @@ def test_the_example_in_the_documentation_is_a_method(posts):
     state = loop.start(method, data, "example", 0, Train(epochs=2))
     loop.advance(state, data, Train(epochs=2), 0, save=lambda s: None, watch=lambda row: None)
     assert state.history[1]["train/loss"] < state.history[0]["train/loss"]
+
+
+def test_a_mark_alone_is_a_term() -> None:
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    terms = CountVectorizer(token_pattern=TERM).fit(["so proud # blessed", "#joy !!", "a b 7"])
+    assert {"#", "!!", "a", "7", "blessed", "joy"} <= set(terms.get_feature_names_out())

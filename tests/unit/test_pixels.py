@@ -11,6 +11,7 @@ from causalroute.counterfactual.pixels import (
     LEAST,
     REFERENCE_SIDE,
     RIM,
+    background_of,
     fill_core,
     inner,
     inpaint,
@@ -156,7 +157,7 @@ def test_a_swap_does_not_depend_on_the_own_background_nor_on_the_rim() -> None:
     core = spread(inner(mask), (40, 48))
     two[core] = one[core]
     donor = Image.fromarray(random.integers(0, 256, (30, 50, 3)).astype(np.uint8))
-    swaps = [transplant(Image.fromarray(pixels), mask, donor, donor_mask, "blur") for pixels in (one, two)]
+    swaps = [transplant(Image.fromarray(pixels), mask, background_of(donor, donor_mask, (40, 48), "blur")) for pixels in (one, two)]
     assert swaps[0].tobytes() == swaps[1].tobytes()
     assert core.sum() < spread(mask, (40, 48)).sum()
     assert (np.asarray(swaps[0])[core] == one[core]).all()
@@ -169,7 +170,7 @@ def test_a_transplant_has_own_core_and_foreign_background() -> None:
     pixels[spread(mask, image.size)] = (0, 255, 0)
     foreign = np.asarray(donor).copy()
     foreign[spread(donor_mask, donor.size)] = (255, 0, 0)
-    swapped = np.asarray(transplant(Image.fromarray(pixels), mask, Image.fromarray(foreign), donor_mask, "blur"))
+    swapped = np.asarray(transplant(Image.fromarray(pixels), mask, background_of(Image.fromarray(foreign), donor_mask, image.size, "blur")))
     core = spread(mask, image.size)
     assert swapped.shape == pixels.shape
     assert (swapped[core] == (0, 255, 0)).all()

@@ -16,7 +16,7 @@ from causalroute.config import Config
 from causalroute.errors import UserError
 from causalroute.io import read_json
 
-HEAVY = {"torch", "transformers", "polars", "sklearn", "matplotlib", "numpy"}
+HEAVY = {"torch", "transformers", "polars", "sklearn", "numpy"}
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -8,9 +8,10 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from causalroute.counterfactual.pixels import pack_mask, transplant
+from causalroute.counterfactual.pixels import background_of, pack_mask, transplant
 from causalroute.counterfactual.views import MASK, SWAP_FILL, ImageInput, TextInput, edited_rows, view_inputs, visual_side
 from causalroute.errors import UserError
+from causalroute.io import sha256_file
 
 
 def manifest(visual: str = "image") -> pl.DataFrame:
@@ -106,11 +107,23 @@ def test_loading_makes_the_edit(tmp_path: Path) -> None:
     posts, table = manifest(), counterfactuals()
     swap = view_inputs(posts, table, "v_swap")[0]
     own, donor = (Image.open(tmp_path / f"{name}.png") for name in "ab")
-    expected = transplant(own, mask(0), donor, mask(1), SWAP_FILL)
+    expected = transplant(own, mask(0), background_of(donor, mask(1), own.size, SWAP_FILL))
     assert swap.load(tmp_path).tobytes() == expected.tobytes()  # type: ignore[union-attr]
     for view in ("v", "v_s", "v_c"):
         image = view_inputs(posts, table, view)[0].load(tmp_path)  # type: ignore[union-attr]
         assert (image.tobytes() == own.tobytes()) == (view == "v")
+
+
+def test_a_donor_that_changes_under_its_path_is_read_again(tmp_path: Path) -> None:
+    Image.new("RGB", (16, 16), (0, 255, 0)).save(tmp_path / "a.png")
+    swaps = []
+    for colour in ((255, 0, 0), (0, 0, 255)):
+        Image.new("RGB", (16, 16), colour).save(tmp_path / "b.png")
+        cells = pack_mask(np.eye(4, dtype=bool))
+        item = ImageInput("a.png", "1", "swap", cells, 4, "b.png", sha256_file(tmp_path / "b.png"), cells, 4, "blur")
+        swaps.append(np.asarray(item.load(tmp_path)))
+    assert swaps[0][0, 15].tolist() == [255, 0, 0]
+    assert swaps[1][0, 15].tolist() == [0, 0, 255]
 
 
 def test_the_reference_is_found_where_it_lies(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ wildcard_constraints:
 # Recorded nowhere, so that a checkout may move: the interpreter that runs Snakemake runs the stages, on the code of this checkout.
 shell.prefix(
     f"set -euo pipefail; export PATH='{Path(sys.executable).parent}':$PATH PYTHONPATH='{workflow.basedir}/src' PYTHONHASHSEED=0 "
-    "OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 MPLBACKEND=Agg TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1; "
+    "OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1; "
 )
 
 

@@ -113,18 +113,27 @@ def isolate_core(image: Image.Image, mask: Mask) -> Image.Image:
     return _paste(Image.new("RGB", image.size, GREY), image, spread(inner(mask), image.size))
 
 
-def transplant(image: Image.Image, mask: Mask, donor: Image.Image, donor_mask: Mask, fill: str) -> Image.Image:
-    """v_swap: the core of `image`, without its rim, on the background of `donor`, whose own core is filled first.
+def transplant(image: Image.Image, mask: Mask, background: Image.Image) -> Image.Image:
+    """v_swap: the core of `image`, without its rim, on a `background_of` a donor.
 
     Args:
         image: RGB; the result has its size.
         mask: (m, m), True = core of `image`.
-        donor: RGB of any size; it is resized to that of `image`.
+        background: RGB of the size of `image`.
+    """
+    return _paste(background, image, spread(inner(mask), image.size))
+
+
+def background_of(donor: Image.Image, donor_mask: Mask, size: tuple[int, int], fill: str) -> Image.Image:
+    """What a donor lends: its image at `size`, with its own core filled.
+
+    Args:
+        donor: RGB of any size.
         donor_mask: (m', m'), True = core of `donor`.
+        size: (width, height) of the image that gets it.
         fill: as for `fill_core`.
     """
-    background = fill_core(donor.resize(image.size, Image.Resampling.BILINEAR), donor_mask, fill)
-    return _paste(background, image, spread(inner(mask), image.size))
+    return fill_core(donor.resize(size, Image.Resampling.BILINEAR), donor_mask, fill)
 
 
 def reference(images: Iterable[Image.Image]) -> Image.Image:

@@ -9,12 +9,13 @@ with one has the reference image v_0 in every view of its visual side: there is 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
-from causalroute.counterfactual.pixels import fill_core, isolate_core, transplant, unpack_mask
+from causalroute.counterfactual.pixels import background_of, fill_core, isolate_core, transplant, unpack_mask
 from causalroute.errors import UserError
 from causalroute.io import sha256_bytes, sha256_file
 
@@ -31,6 +32,9 @@ FACTUAL = ("t", "v")
 EDITED = ("t_s", "t_c", "t_0", "t_swap", "v_s", "v_c", "v_0", "v_swap")
 SWAP_FILL = "blur"
 """How a donor's core is filled, unless the editor paints in: interpolated from around it, for a flat patch would show its silhouette."""
+
+LENT = 16
+"""Donors kept in memory: those that the threads are at, with room to spare."""
 
 Visual = Literal["image", "attributes", "none"]
 
@@ -98,7 +102,24 @@ class ImageInput:
             return fill_core(image, mask, self.fill)
         if self.op == "core":
             return isolate_core(image, mask)
-        return transplant(image, mask, open_image(root, self.donor_path), unpack_mask(self.donor_mask, self.donor_side), self.fill)
+        return transplant(image, mask, _background(root, self.donor_path, self.donor_sha256, self.donor_mask, self.donor_side, image.size, self.fill))
+
+    def neighbour(self) -> str:
+        """Inputs with an equal one share work when they are loaded one after the other: swaps that borrow from the same donor."""
+        return self.donor_path
+
+
+@functools.lru_cache(maxsize=LENT)
+def _background(root: Path, path: str, sha256: str, mask: bytes, side: int, size: tuple[int, int], fill: str) -> Image.Image:
+    """A donor lends to several posts; its background is made once for each size, and nobody changes it."""
+    return background_of(_donor(root, path, sha256), unpack_mask(mask, side), size, fill)
+
+
+@functools.lru_cache(maxsize=LENT)
+def _donor(root: Path, path: str, sha256: str) -> Image.Image:
+    from causalroute.data.images import open_image
+
+    return open_image(root, path)
 
 
 def _stout(image: Image.Image) -> Image.Image:

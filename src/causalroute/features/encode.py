@@ -57,6 +57,10 @@ class ImageLike(Protocol):
         """The RGB image; paths are relative to `root`."""
         ...
 
+    def neighbour(self) -> str:
+        """Inputs with an equal one are loaded one after the other."""
+        ...
+
 
 Input = TextLike | ImageLike
 
@@ -125,7 +129,7 @@ def _text_batches(backbone: Backbone, todo: dict[bytes, Input]) -> list[Batch]:
 
 
 def _image_batches(backbone: Backbone, todo: dict[bytes, Input]) -> list[Batch]:
-    images = [(digest, item) for digest, item in todo.items() if not hasattr(item, "text")]
+    images = sorted(((digest, item) for digest, item in todo.items() if not hasattr(item, "text")), key=lambda pair: pair[1].neighbour())
     if images and not backbone.has_images:
         raise UserError("the data has images, but the backbone has no image model", where="params.yaml: backbones", fix="give it an image_model")
     chunks = _chunks(images, max(backbone.image_batch, 1))
