@@ -19,6 +19,8 @@ from causalroute.io import canonical_json, read_json, sha256_bytes, write_json
 if TYPE_CHECKING:
     import torch
 
+MORE = ("chat_template*", "generation_config.json")
+"""Files of a language model that an encoder has no use for."""
 WHERE = "editors: llm.model"
 STEP = 64
 """Prompts are padded to a multiple of this many tokens."""
@@ -57,7 +59,7 @@ class Local:
         from causalroute.features.loading import load_tokenizer, quiet
 
         quiet()
-        folder = find_folder(settings.model, settings.revision, where=WHERE)
+        folder = find_folder(settings.model, settings.revision, more=MORE, where=WHERE)
         self.tokenizer = load_tokenizer(folder)
         if not self.tokenizer.chat_template:
             raise UserError("the tokenizer of the language model has no chat template", where=str(folder), fix="name an instruction-tuned model")
