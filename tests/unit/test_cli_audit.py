@@ -69,6 +69,8 @@ def test_exit_codes(posts: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for wrong in (["--fail-on", "everything=1"], ["--text", "nothing"], ["--alpha", "2"], ["--root", "nowhere", "--image", "mood"]):
         assert run(command(posts, *wrong)) == 2
         assert capsys.readouterr().err.startswith("error: ")
+    assert run(["audit", "nowhere.csv"]) == 2
+    assert "there is no such table\n  where: nowhere.csv" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         run(["audit"])
 

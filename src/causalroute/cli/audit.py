@@ -65,9 +65,12 @@ def run(arguments: argparse.Namespace) -> int:
     from causalroute.audit.table import Table, audit_table
     from causalroute.audit.verdict import exceeded, parse_limits
     from causalroute.cli.terminal import summary
+    from causalroute.errors import UserError
     from causalroute.io import write_csv, write_json, write_text
     from causalroute.report.audit_page import render
 
+    if not arguments.table.is_file():
+        raise UserError("there is no such table", where=str(arguments.table), fix="name a CSV, TSV, JSONL or Parquet file")
     limits = parse_limits(arguments.fail_on)
     columns = {name: getattr(arguments, name) for name in ("text", "label", "image", "split", "id", "root", "features")}
     table = Table(arguments.table, **columns, metadata=tuple(arguments.metadata), classes=tuple(arguments.classes))
