@@ -23,4 +23,5 @@ else
   .venv/bin/uv pip install --quiet --upgrade "$@"
   .venv/bin/uv pip freeze --python .venv/bin/python | sed -e 's/+cpu$//' -e '/^pip==/d' >constraints.txt
 fi
+.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --editable . # the command `causalroute`, run from this checkout
 touch .venv/.ready

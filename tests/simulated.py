@@ -66,6 +66,7 @@ def write(
         io.write_tensors(layout.features(NAME, "b", editor), views, ids)
         flags = pl.DataFrame({"id": [f"p{row}" for row in rows], "text_ok": ok["t"], "image_ok": ok["v"]})
         io.write_parquet(layout.counterfactuals(NAME, editor), flags)
+        io.write_json(layout.gate(NAME, editor), {side: {"passed": True, "reasons": []} for side in ("text", "image")})
 
 
 def _tables(split: np.ndarray, label: np.ndarray, cue: np.ndarray, rng: np.random.Generator) -> None:
@@ -84,7 +85,7 @@ def _tables(split: np.ndarray, label: np.ndarray, cue: np.ndarray, rng: np.rando
 def dataset() -> dict[str, object]:
     """The data set's section of params.yaml."""
     return {
-        "format": "planted", "task": "sarcasm", "classes": list(CLASSES), "positive": "sarcastic", "backbone": "b", "editor": "estimated",
+        "format": "planted", "task": "sarcasm", "classes": list(CLASSES), "positive": "sarcastic", "backbone": "b", "editor": "estimated", "held_out": "truth",
         "methods": ["erm"], "sources": [{"kind": "planted"}],
     }  # fmt: skip
 

@@ -54,6 +54,11 @@ def summary(dataset: str) -> Path:
     return Path("data") / dataset / "summary.json"
 
 
+def audit_page(dataset: str) -> Path:
+    """HTML: the audit for a reader. It quotes posts, so it stays out of git."""
+    return Path("data") / dataset / "audit.html"
+
+
 def backbone(name: str) -> Path:
     """Folder of a backbone trained by the pipeline, in HuggingFace format."""
     return Path("models") / "backbones" / name
@@ -62,6 +67,16 @@ def backbone(name: str) -> Path:
 def counterfactuals(dataset: str, editor: str) -> Path:
     """Parquet: counterfactual texts, masks and donors per item."""
     return Path("counterfactuals") / dataset / f"{editor}.parquet"
+
+
+def gate(dataset: str, editor: str) -> Path:
+    """JSON: what an editor's counterfactuals measured at the gate, and whether each side passed."""
+    return Path("counterfactuals") / dataset / f"{editor}.gate.json"
+
+
+def gallery(dataset: str) -> Path:
+    """HTML: posts beside their counterfactuals. It shows posts and photos, so it stays out of git."""
+    return Path("counterfactuals") / dataset / "gallery.html"
 
 
 def reference_image(dataset: str) -> Path:
@@ -82,6 +97,11 @@ def feature_store() -> Path:
 def download_cache() -> Path:
     """Downloaded files, and the parts of interrupted downloads."""
     return _cache() / "downloads"
+
+
+def reply_cache() -> Path:
+    """Replies of language models, by content."""
+    return _cache() / "replies"
 
 
 def _cache() -> Path:

@@ -15,16 +15,20 @@ from causalroute.io import canonical_json
 from causalroute.provenance import constants
 
 COMMON = {"format", "table", "task", "classes"}
+LOOKING = ("saliency", "attention", "similarity", "occlusion")
+"""Image editors that ask a model."""
 DATASET_FIELDS: dict[str, set[str]] = {  # fields of a data set that a stage reads; the others reach it as their defaults
     "fetch": {"format", "table", "task", "sources", "planted"},
     "prepare": {field.name for field in dataclasses.fields(Dataset)} - {"backbone", "editor", "methods"},
     "audit": COMMON,
     "features": COMMON,
     "counterfactuals": COMMON,
+    "gate": COMMON,
+    "gallery": COMMON,
     "grade": COMMON | {"editor"},
     "train": COMMON | {"positive", "backbone", "editor"},
-    "evaluate": COMMON | {"positive", "backbone", "editor"},
-    "report": COMMON | {"positive", "backbone", "editor", "methods"},
+    "evaluate": COMMON | {"positive", "backbone", "editor", "held_out"},
+    "report": COMMON | {"positive", "backbone", "editor", "held_out", "methods"},
 }
 UNREAD: dict[str, Any] = {"classes": ["a", "b"], "backbone": "", "editor": "", "methods": [], "sources": []}  # stand-ins for fields without default
 SECTIONS: dict[str, tuple[str, ...]] = {  # sections of --config, as the stage parses them
@@ -34,6 +38,8 @@ SECTIONS: dict[str, tuple[str, ...]] = {  # sections of --config, as the stage p
     "pretrain": ("backbone",),
     "features": ("dataset", "backbone"),
     "counterfactuals": ("dataset", "editor", "backbone"),
+    "gate": ("dataset", "gate"),
+    "gallery": ("dataset", "gate"),
     "grade": ("dataset",),
     "train": ("dataset", "train", "method"),
     "evaluate": ("dataset", "evaluate", "method"),
@@ -89,8 +95,10 @@ def evaluation_editor(config: Config, dataset: str, method: str) -> str:
 
 
 def feature_editors(config: Config, dataset: str) -> list[str]:
-    """Editors whose views are encoded: all that some method of the data set is evaluated with."""
-    return list(dict.fromkeys(evaluation_editor(config, dataset, method) for method in config.datasets[dataset].methods))
+    """Editors whose views are encoded: all that some method of the data set is trained or evaluated with."""
+    chosen = config.datasets[dataset]
+    used = [evaluation_editor(config, dataset, method) for method in chosen.methods]
+    return list(dict.fromkeys([*used, *filter(None, [chosen.held_out])]))
 
 
 def graded_editors(config: Config, dataset: str) -> list[str]:
@@ -100,8 +108,9 @@ def graded_editors(config: Config, dataset: str) -> list[str]:
 
 
 def needs_features(config: Config, editor: str) -> bool:
-    """Whether an editor looks at factual features: saliency is measured on the backbone."""
-    return config.editors[editor].image == "saliency"
+    """Whether an editor looks at the backbone and at factual features, or its image views are pooled from them."""
+    chosen = config.editors[editor]
+    return chosen.text == "occlusion" or chosen.image in LOOKING or chosen.level == "patches"
 
 
 def needs_truth(config: Config, editor: str) -> bool:

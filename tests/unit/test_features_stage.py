@@ -31,11 +31,11 @@ def manifest(root: Path, count: int, *, visual: str) -> pl.DataFrame:
     return pl.DataFrame(rows, schema_overrides=dict.fromkeys(rows, pl.String))
 
 
-def edits(posts: pl.DataFrame, *, image: bool) -> pl.DataFrame:
+def edits(posts: pl.DataFrame, *, image: bool, level: str = "pixels") -> pl.DataFrame:
     mask = hashlib.sha256(b"mask").digest()[:8]
     ids = posts["id"][1:].to_list()
     columns = {"t_s": ["the [MASK]"], "t_c": ["[MASK] sun"], "t_swap": [["a sun", "a rain"]]}
-    columns |= {"v_donor": [["post1", "post2"]], "mask": [mask], "mask_side": [8], "fill": ["mean"]} if image else {}
+    columns |= {"v_donor": [["post1", "post2"]], "mask": [mask], "mask_side": [8], "fill": ["mean"], "level": [level]} if image else {}
     columns |= {"attr_s": [""], "attr_c": ["sun"], "attr_swap": [["rain", "coffee"]]}
     return pl.DataFrame({"id": ids, **{name: value * len(ids) for name, value in columns.items()}})
 

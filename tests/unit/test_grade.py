@@ -10,9 +10,10 @@ from tests.unit.test_image_editors import picture
 
 from causalroute import io, layout
 from causalroute.config import Dataset, Editor, Source
-from causalroute.counterfactual.build import Sources, build
+from causalroute.counterfactual.build import build
 from causalroute.counterfactual.grade import grade
 from causalroute.counterfactual.pixels import pack_mask
+from causalroute.counterfactual.sources import Sources
 from causalroute.errors import UserError
 from causalroute.stages import audit as audit_stage
 from causalroute.stages import counterfactuals as counterfactuals_stage
@@ -119,7 +120,14 @@ def test_the_stages_run_from_the_manifest_to_the_reports(tmp_path: Path, monkeyp
     assert layout.counterfactuals("toy", "random").read_bytes() == first
     assert counterfactuals_stage.main([*common, io.canonical_json(config), "--editor", "reference"]) == 0
     assert layout.reference_image("toy").is_file()
+    verdict = {"text": {"passed": True, "verdict": "passed", "reasons": []}, "image": {"passed": False, "verdict": "failed", "reasons": ["told"]}}
+    io.write_json(layout.gate("toy", "truth"), verdict)
     assert grade_stage.main([*common, io.canonical_json(config)]) == 0
-    assert set(io.read_json(layout.reports("toy") / "counterfactuals.json")["editors"]) == {"random", "truth"}
+    graded = io.read_json(layout.reports("toy") / "counterfactuals.json")["editors"]
+    assert set(graded) == {"random", "truth"}, "a verdict is no editor"
+    assert graded["truth"]["gate"] == verdict
+    assert "gate" not in graded["random"]
+    assert grade_stage.main([*common, io.canonical_json(config), "--gated"]) == 0
+    assert "gate" not in io.read_json(layout.reports("toy") / "counterfactuals.json")["editors"]["truth"]
     assert audit_stage.main([*common, io.canonical_json(config)]) == 0
     assert io.read_json(layout.reports("toy") / "audit.json")["leaks"] == {"exact_text": 1}

@@ -12,12 +12,14 @@ from PIL import Image
 from tests.unit.test_lexicon import make
 
 from causalroute.config import Editor
-from causalroute.counterfactual.build import COLUMNS, Sources, build, reference_of
-from causalroute.counterfactual.image import edit_images, random, refine, saliency, truth
+from causalroute.counterfactual.build import COLUMNS, build, reference_of
+from causalroute.counterfactual.image import centre, edit, edit_images, maps, random, refine, saliency, truth, vanilla
 from causalroute.counterfactual.image.edit import background_lean
 from causalroute.counterfactual.image.refine import core_masks
 from causalroute.counterfactual.pixels import unpack_mask
+from causalroute.counterfactual.sources import Sources
 from causalroute.errors import UserError
+from causalroute.features.window import crop_window
 
 SIDE = 32
 
@@ -38,7 +40,7 @@ def picture(x: float, y: float, radius: float, warm: bool, side: int = 64) -> Im
 class GreenSeer:
     """A backbone that answers to green; its preprocessing cuts an eighth off each side, as centre crops do."""
 
-    batch_size = 16
+    image_batch = 16
 
     def __init__(self, crop: int = 8) -> None:
         self.crop = crop
@@ -65,10 +67,14 @@ def test_saliency_finds_what_the_backbone_answers_to(crop: int) -> None:
     images = [picture(*place, warm=bool(i % 2)) for i, place in enumerate(PLACES)]
     seer = GreenSeer(crop)
     directions = torch.tensor([[1.0, 0.0]]).expand(len(images), 2)
-    masks, small = saliency.find_cores(seer, images.__getitem__, directions, seer.encode_images, 0.3, SIDE)  # type: ignore[arg-type]
+
+    def heat(pixels: torch.Tensor, rows: list[int]) -> torch.Tensor:
+        return saliency.gradient_times_input(seer.encode_images, pixels, directions[rows])
+
+    masks, small = maps.find_cores(seer, images.__getitem__, len(images), heat, 0.3, SIDE)  # type: ignore[arg-type]
     assert small.shape == (4, SIDE, SIDE, 3)
-    seer.batch_size = 1
-    alone, _ = saliency.find_cores(seer, images.__getitem__, directions, seer.encode_images, 0.3, SIDE, threads=3)  # type: ignore[arg-type]
+    seer.image_batch = 1
+    alone, _ = maps.find_cores(seer, images.__getitem__, len(images), heat, 0.3, SIDE, threads=3)  # type: ignore[arg-type]
     assert (alone == masks).all()
     for mask, place in zip(masks, PLACES, strict=True):
         core = disc(*place)
@@ -77,9 +83,9 @@ def test_saliency_finds_what_the_backbone_answers_to(crop: int) -> None:
 
 
 def test_the_crop_of_any_preprocessing_is_read_off_a_ramp() -> None:
-    window = saliency.crop_window(GreenSeer(8))  # type: ignore[arg-type]
+    window = crop_window(GreenSeer(8), (64, 64))  # type: ignore[arg-type]
     assert window == pytest.approx((0.125, 0.125, 0.875, 0.875), abs=0.02)
-    heat = saliency.place(torch.ones(1, 48, 48), window, 16)
+    heat = maps.place(torch.ones(1, 48, 48), window, 16)
     assert heat.shape == (1, 16, 16)
     assert (heat[0, 2:14, 2:14] == 1).all()
     assert heat.sum() == 144
@@ -98,13 +104,13 @@ def test_gradient_times_input_is_the_naive_one() -> None:
 
 
 def test_wide_images_are_squeezed_whole() -> None:
-    assert saliency.squeeze(Image.new("RGB", (100, 40))).size == (100, 100)
-    assert saliency.squeeze(Image.new("RGB", (400, 900))).size == (saliency.SQUARE, saliency.SQUARE)
+    assert maps.squeeze(Image.new("RGB", (100, 40))).size == (100, 100)
+    assert maps.squeeze(Image.new("RGB", (400, 900))).size == (maps.SQUARE, maps.SQUARE)
 
 
 def test_the_interaction_points_at_the_feature_that_needs_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """label = [text sign != image sign]; the second image feature is a shortcut that needs no text, the third is noise."""
-    monkeypatch.setattr(saliency, "STEPS", 250)
+    monkeypatch.setattr(vanilla, "STEPS", 250)
     random_numbers = np.random.default_rng(0)
     a, b = random_numbers.choice([-1.0, 1.0], (2, 600))
     labels = (a != b).astype(int)
@@ -112,7 +118,7 @@ def test_the_interaction_points_at_the_feature_that_needs_the_text(monkeypatch: 
     text = torch.from_numpy(np.stack([a, noise[:, 0]], 1)).float()
     image = torch.from_numpy(np.stack([b, labels + noise[:, 1], noise[:, 2]], 1)).float()
     posts = make(["x"] * 600, labels.tolist())
-    one, two = (saliency.interaction_directions(posts, text, image, 0) for _ in range(2))
+    one, two = (vanilla.train_vanilla(posts, text, image, 0).gradients() for _ in range(2))
     assert torch.equal(one, two)
     scaled = (one * image.std(0)).abs().mean(0)
     assert scaled[0] > 2 * scaled[1]
@@ -162,6 +168,15 @@ def test_random_cores_have_the_share_and_depend_on_the_id_alone() -> None:
     assert (masks[0] != random.find_cores(["a"], 0.25, SIDE, 1)[0]).any()
 
 
+def test_the_centre_is_a_disc_in_the_middle_for_everyone() -> None:
+    masks = centre.find_cores(3, 0.25, SIDE)
+    assert masks.shape == (3, SIDE, SIDE)
+    assert masks.mean() == pytest.approx(0.25, abs=0.02)
+    assert iou(masks[0], disc(0.5, 0.5, (0.25 / np.pi) ** 0.5)) == 1.0
+    assert (masks[0] == masks[2]).all()
+    assert (masks[0] == masks[0][::-1, ::-1]).all()
+
+
 def test_true_cores_fill_their_box() -> None:
     known = pl.DataFrame({"id": ["b", "a"], "core_box": [[0.0, 0.0, 32.0, 64.0], [16.0, 16.0, 48.0, 48.0]], "image_size": [64, 64]})
     masks = truth.find_cores(["a", "b"], known, SIDE)
@@ -185,6 +200,15 @@ def test_donors_lend_another_background() -> None:
             assert warm[int(donor[1:])] != warm[row]
     assert table["image_ok"].all()
     assert (unpack_mask(table["mask"][0], SIDE) == masks[0]).all()
+
+
+def test_backgrounds_lean_the_same_however_many_are_looked_at_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    random_numbers = np.random.default_rng(0)
+    posts = make(["x"] * 50, [i % 3 for i in range(50)])
+    masks, small = random_numbers.random((50, 16, 16)) < 0.4, random_numbers.integers(0, 256, (50, 16, 16, 3)).astype(np.uint8)
+    whole = background_lean(posts, masks, small)
+    monkeypatch.setattr(edit, "CHUNK", 7)
+    assert (background_lean(posts, masks, small) == whole).all()
 
 
 def test_a_mask_that_found_nothing_is_not_usable_and_does_not_lend() -> None:
@@ -213,12 +237,14 @@ def test_build_writes_every_column_for_every_post_but_the_oracles(tmp_path: Path
     assert table["attr_s"].null_count() == 36
     donors = {donor for column in ("t_donor", "v_donor") for found in table[column].to_list() for donor in found}
     assert donors <= {f"p{i}" for i in range(30)}
+    assert table["level"].unique().to_list() == ["pixels"]
     assert reference_of(manifest, tmp_path).size == (128, 128)
 
 
 def test_attribute_words_are_edited_like_texts(tmp_path: Path) -> None:
     manifest = folder(tmp_path).with_columns(image=pl.lit(None, pl.String), attributes=pl.col("text"))
     table = build(manifest, Editor(text="lexicon", image="saliency", z=0.5), Sources(tmp_path))
+    assert table["level"].null_count() == 36
     assert table["attr_s"][0] == "[MASK] #b"
     assert table["attr_swap"].to_list()[0] == ["bus #a", "bus #a"]
     assert table["image_ok"].all()

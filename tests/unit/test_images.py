@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from causalroute.data.images import ImageError, check_image, open_image, resolve
+from causalroute.data.images import ImageError, check_image, image_size, open_image, resolve
 
 NOISE = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
 
@@ -60,6 +60,59 @@ def test_bombs_text_truncation(tmp_path: Path) -> None:
         whole = (tmp_path / "whole.jpg").read_bytes()
         (tmp_path / "cut.jpg").write_bytes(whole[: int(len(whole) * share)])
         assert reason(tmp_path, "cut.jpg") in ("corrupt_image", "not_an_image")
+
+
+def test_long_and_tiny_images(tmp_path: Path) -> None:
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
+    assert reason(tmp_path, "huge.png") == "image_too_large"
+    Image.new("RGB", (20_000, 150), (9, 8, 7)).save(tmp_path / "banner.png")
+    assert open_image(tmp_path, "banner.png").size == (20_000, 150)
+    Image.new("RGB", (1, 20_000)).save(tmp_path / "sliver.png")
+    assert open_image(tmp_path, "sliver.png").size == (1, 20_000)
+    Image.new("RGB", (1, 1), (1, 2, 3)).save(tmp_path / "dot.png")
+    assert open_image(tmp_path, "dot.png").getpixel((0, 0)) == (1, 2, 3)
+    assert check_image(tmp_path, "dot.png", perceptual=True).width == 1
+
+
+def test_colours_of_every_mode_survive(tmp_path: Path) -> None:
+    """A clear colour is read as itself from each mode that strangers use, and what is transparent is white."""
+    red = Image.new("RGB", (6, 6), (200, 20, 10))
+    red.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
+    palette = red.convert("P", palette=Image.Palette.ADAPTIVE)
+    palette.save(tmp_path / "palette.gif")
+    palette.info["transparency"] = 0
+    palette.save(tmp_path / "clear.png", transparency=palette.getpixel((0, 0)))
+    half = red.copy()
+    half.putalpha(128)
+    half.save(tmp_path / "half.webp", lossless=True)
+    half.convert("LA").save(tmp_path / "grey.png")
+    expected = {"cmyk.jpg": (200, 20, 10), "palette.gif": (200, 20, 10), "clear.png": (255, 255, 255), "half.webp": (227, 137, 132), "grey.png": (164,) * 3}
+    for name, colour in expected.items():
+        found = open_image(tmp_path, name)
+        assert found.mode == "RGB"
+        assert np.abs(np.array(found.getpixel((3, 3))) - colour).max() <= 6, name
+
+
+def test_only_the_first_frame_of_an_animation_counts(tmp_path: Path) -> None:
+    frames = [Image.new("P", (8, 8), colour) for colour in range(30)]
+    frames[0].putpalette([10, 200, 30] + [0] * 765)
+    frames[0].save(tmp_path / "long.gif", save_all=True, append_images=frames[1:], duration=20)
+    assert open_image(tmp_path, "long.gif").getpixel((4, 4)) == (10, 200, 30)
+    whole = (tmp_path / "long.gif").read_bytes()
+    (tmp_path / "cut.gif").write_bytes(whole[: len(whole) * 2 // 3])
+    assert open_image(tmp_path, "cut.gif").getpixel((4, 4)) == (10, 200, 30), "cut behind the frame that counts"
+
+
+def test_the_size_is_read_off_the_header(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    for turn in range(1, 9):
+        exif[0x0112] = turn
+        Image.fromarray(NOISE).save(tmp_path / f"{turn}.jpg", exif=exif)
+        assert image_size(tmp_path, f"{turn}.jpg") == open_image(tmp_path, f"{turn}.jpg").size
+    (tmp_path / "text.jpg").write_text("not an image")
+    with pytest.raises(ImageError) as failure:
+        image_size(tmp_path, "text.jpg")
+    assert failure.value.reason == "not_an_image"
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

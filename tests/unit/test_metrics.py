@@ -77,10 +77,12 @@ def test_weighted_sums_equal_repeated_items(seed: int) -> None:
 def test_causal_metrics_by_hand() -> None:
     """Four items of gold 0 0 1 1, answers 0 1 1 1; the third lacks the views."""
     p = one([0, 1, 1, 1])
-    views = {"swap_t": one([0, 0, None, 1]), "context": one([0, 0, None, 1]), "core": one([1, 0, None, 1])}
+    views = {"swap_t": one([0, 0, None, 1]), "context": one([0, 0, None, 1]), "core": one([1, 0, None, 1]), "held_tv": one([1, 1, None, 1])}
     found = Items(labels=np.array([0, 0, 1, 1]), p=p, views=views, majority=0)
     assert values(found, "consistency_t") == pytest.approx([2 / 3])
     assert values(found, "core_accuracy") == pytest.approx([2 / 3])
+    assert values(found, "held_out_accuracy_tv") == pytest.approx([1 / 3])
+    assert values(found, "held_out_consistency_tv") == pytest.approx([2 / 3])
     assert values(found, "context_excess") == pytest.approx([1 - 2 / 3])
     assert {"consistency_v", "consistency_tv", "pair_accuracy"}.isdisjoint(metric.name for metric in applicable(registry(), found))
 

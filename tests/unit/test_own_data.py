@@ -16,7 +16,8 @@ from PIL import Image
 from causalroute import layout
 from causalroute.audit import audit
 from causalroute.config import Audit, Dataset, Editor, parse
-from causalroute.counterfactual.build import COLUMNS, Sources, build, reference_of
+from causalroute.counterfactual.build import COLUMNS, build, reference_of
+from causalroute.counterfactual.sources import Sources
 from causalroute.errors import UserError
 from causalroute.io import canonical_json, read_json
 from causalroute.stages import _cli, fetch, prepare

@@ -52,7 +52,7 @@ def test_a_stage_sees_only_what_it_reads(config: Config) -> None:
     other = dataclasses.replace(config.datasets["planted"], methods=("erm",), editor="random")
     changed = dataclasses.replace(config, datasets={**config.datasets, "planted": other})
     same = [stage for stage in plan.SECTIONS if sections(config, stage) == sections(changed, stage)]
-    assert same == ["fetch", "prepare", "audit", "pretrain", "features", "counterfactuals"]
+    assert same == ["fetch", "prepare", "audit", "pretrain", "features", "counterfactuals", "gate", "gallery"]
 
 
 def test_defaults_are_written_out(config: Config) -> None:
@@ -75,8 +75,9 @@ def test_editors_follow_the_methods(config: Config) -> None:
     assert plan.method_editor(config, "planted", "oracle_swap") == "truth"
     assert plan.feature_editors(config, "planted") == ["estimated", "truth"]
     assert plan.graded_editors(config, "planted") == ["estimated", "truth", "random"]
-    assert plan.graded_editors(config, "mvsa") == ["single"]
-    without = dataclasses.replace(config, editors={name: config.editors[name] for name in ("estimated", "single")})
+    assert plan.graded_editors(config, "mvsa") == ["single", "rules"], "the editor held out of training is judged too"
+    datasets = {name: dataclasses.replace(dataset, held_out="") for name, dataset in config.datasets.items()}
+    without = dataclasses.replace(config, datasets=datasets, editors={name: config.editors[name] for name in ("estimated", "single")})
     with pytest.raises(UserError, match="needs the editor 'truth'"):
         plan.method_editor(without, "planted", "oracle_swap")
 

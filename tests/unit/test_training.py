@@ -181,6 +181,17 @@ def test_flags_and_views_follow_the_ids_not_the_rows(folder):
     assert torch.equal(before.views["t_s"], after.views["t_s"])
 
 
+def test_no_swap_of_a_side_that_failed_the_gate_is_trained_on(folder, caplog):
+    files = Files.of("sim", "b", "estimated")
+    io.write_json(files.gate, {"text": {"passed": False, "reasons": ["told from real: .99"]}, "image": {"passed": True, "reasons": []}})
+    posts, _ = load_posts(files, ["train", "valid"], simulated.CLASSES, roles=ROLES, views=("t_s",))
+    assert not posts.text_ok.any()
+    assert posts.image_ok.any()
+    assert "no text swap is trained on" in caplog.text
+    assert "told from real: .99" in caplog.text
+    run("double_swap", "0-0")
+
+
 def load(splits: tuple[str, ...] = ("train", "valid"), editor: str | None = "estimated", classes: tuple[str, ...] = simulated.CLASSES) -> None:
     load_posts(Files.of("sim", "b", editor), splits, classes, roles=ROLES, views=("t_s",) if editor else ())
 

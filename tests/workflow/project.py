@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SHELL = ("Snakefile", "workflow", "profiles", "dvc.yaml", ".dvcignore", ".gitignore")
 CORE = ("__init__", "config", "errors", "io", "layout", "parsing", "plan", "provenance", "schema")
-STAGES = ("fetch", "prepare", "audit", "pretrain", "features", "counterfactuals", "grade", "train", "evaluate", "report")
+STAGES = ("fetch", "prepare", "audit", "pretrain", "features", "counterfactuals", "gate", "gallery", "grade", "train", "evaluate", "report")
 METHODS = {"erm": None, "causal_moe": "dataset", "oracle_swap": "truth"}
 PLUGINS = ("data/formats/planted", "data/sources/planted", "counterfactual/text/lexicon", "counterfactual/text/random", "counterfactual/text/truth")
 IMAGES = ("counterfactual/image/saliency", "counterfactual/image/random", "counterfactual/image/truth")
@@ -38,6 +38,7 @@ editors:
   random: {text: random, image: random}
   truth: {text: truth, image: truth}
 audit: {folds: 4}
+gate: {min_posts: 200}
 evaluate: {bootstrap: 100}
 datasets:
   planted:
@@ -56,7 +57,19 @@ backbones:
 JOBS = [  # every job of one run, sorted
     *("audit", "counterfactuals estimated", "counterfactuals random", "counterfactuals reference", "counterfactuals truth"),
     *("evaluate causal_moe 0-1", "evaluate erm 0-1", "evaluate oracle_swap 0-1", "features estimated", "features factual", "features truth"),
-    *("fetch", "grade", "prepare", "pretrain", "report", "train causal_moe 0-1", "train erm 0-1", "train oracle_swap 0-1"),
+    *(
+        "fetch",
+        "gallery",
+        "gate estimated",
+        "gate truth",
+        "grade",
+        "prepare",
+        "pretrain",
+        "report",
+        "train causal_moe 0-1",
+        "train erm 0-1",
+        "train oracle_swap 0-1",
+    ),
 ]
 
 

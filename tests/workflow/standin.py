@@ -21,7 +21,8 @@ def stage(name: str, version: int) -> None:
     parser = argparse.ArgumentParser()
     for option in ("--dataset", "--backbone", "--editor", "--views", "--method", "--seeds", "--config", "--threads"):
         parser.add_argument(option, default="")
-    parser.add_argument("--editors", nargs="*")
+    for option in ("--editors", "--gated"):
+        parser.add_argument(option, nargs="*")
     args = parser.parse_args()
     config = json.loads(args.config)
     words = [name, args.views or args.editor, args.method, args.seeds]
@@ -51,10 +52,12 @@ def files(args: argparse.Namespace) -> dict[str, tuple[list[str], list[str]]]:
     return {
         "fetch": ([], [f"{data}/raw/posts.csv", f"{data}/source.json"]),
         "prepare": ([f"{data}/source.json"], [f"{data}/{name}" for name in prepared]),
-        "audit": ([f"{data}/manifest.parquet"], [f"reports/{d}/audit.json"]),
+        "audit": ([f"{data}/manifest.parquet"], [f"reports/{d}/audit.json", f"{data}/audit.html"]),
         "pretrain": ([], [f"models/backbones/{b}/{name}" for name in trained]),
         "features": ([f"{data}/manifest.parquet", f"counterfactuals/{d}/{args.views}.parquet"], [f"features/{d}/{b}/{args.views}.safetensors"]),
         "counterfactuals": ([f"{data}/manifest.parquet"], [edited]),
+        "gate": ([f"counterfactuals/{d}/{e}.parquet", f"features/{d}/{b}/{e}.safetensors"], [f"counterfactuals/{d}/{e}.gate.json"]),
+        "gallery": (sorted(map(str, Path(f"counterfactuals/{d}").glob("*.gate.json"))), [f"counterfactuals/{d}/gallery.html"]),
         "grade": ([f"{data}/truth.parquet"], [f"reports/{d}/counterfactuals.json"]),
         "train": (posts[:1], [f"{run}/weights.safetensors", f"{run}/history.csv", f"{run}/selection.json"]),
         "evaluate": ([f"{run}/weights.safetensors", f"{data}/test.parquet"], [f"{run}/predictions.parquet"]),

@@ -13,11 +13,22 @@ METHODS = ("causal_moe", "erm", "oracle_swap")
 TRAIN = [f"train {method} 0-1" for method in METHODS]
 EVALUATE = [f"evaluate {method} 0-1" for method in METHODS]
 LATE = sorted([*EVALUATE, "report"])
-ESTIMATED = ["counterfactuals estimated", "features estimated", "grade", "train causal_moe 0-1", "evaluate causal_moe 0-1", "evaluate erm 0-1", "report"]
+ESTIMATED = [
+    "counterfactuals estimated",
+    "features estimated",
+    "gate estimated",
+    "gallery",
+    "grade",
+    "train causal_moe 0-1",
+    "evaluate causal_moe 0-1",
+    "evaluate erm 0-1",
+    "report",
+]
 
 SETTINGS = {
     "evaluation": ("bootstrap: 100", "bootstrap: 200", LATE),
     "audit": ("folds: 4", "folds: 5", ["audit", "report"]),
+    "gate": ("min_posts: 200", "min_posts: 300", ["gate estimated", "gate truth", "gallery", "grade", *TRAIN[::2], *LATE]),
     "training": ("lr: 0.001", "lr: 0.003", [*TRAIN, *LATE]),
     "editor": ("image: saliency}", "image: saliency, swaps: 3}", ESTIMATED),
     "control editor": ("image: random}", "image: random, seed: 7}", ["counterfactuals random", "grade", "report"]),

@@ -3,7 +3,8 @@ rule audit:
         manifest=rules.prepare.output.manifest,
         summary=rules.prepare.output.summary,
     output:
-        "reports/{dataset}/audit.json",
+        report="reports/{dataset}/audit.json",
+        page="data/{dataset}/audit.html",
     log:
         "logs/{dataset}/audit.log",
     conda:

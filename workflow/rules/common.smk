@@ -76,11 +76,12 @@ def backbone_files(name):
 
 
 def view_files(editor, dataset):
-    """The accepted swaps of an editor, and the features of its views."""
+    """The counterfactuals of an editor, the features of their views, and how they did at the gate."""
     name = CONFIG.datasets[dataset].backbone
     return [
         layout.counterfactuals(dataset, editor),
         layout.features(dataset, name, editor),
+        layout.gate(dataset, editor),
     ]
 
 
@@ -96,6 +97,20 @@ def editing_inputs(wildcards):
     return expand(looks, backbone=name) + (
         [layout.truth(dataset)] if plan.needs_truth(CONFIG, editor) else []
     )
+
+
+def pooled_inputs(wildcards):
+    """Factual features where an editor's image views are pooled from their patches; nothing where they are encoded."""
+    if CONFIG.editors[wildcards.editor].level == "pixels":
+        return []
+    return layout.features(wildcards.dataset, wildcards.backbone, "factual")
+
+
+def gate_inputs(wildcards):
+    """Features of the posts and of one editor's views."""
+    dataset, editor = wildcards.dataset, wildcards.editor
+    name = CONFIG.datasets[dataset].backbone
+    return [layout.features(dataset, name, views) for views in ("factual", editor)]
 
 
 def graded_inputs(wildcards):
@@ -125,9 +140,12 @@ def training_inputs(wildcards):
 
 
 def evaluation_inputs(wildcards):
-    """The same, and for methods that train without counterfactuals the views of the data set's own editor."""
-    editor = told(plan.evaluation_editor, CONFIG, wildcards.dataset, wildcards.method)
-    return posts_files(wildcards.dataset) + view_files(editor, wildcards.dataset)
+    """The same, for methods that train without counterfactuals the views of the data set's own editor, and those of the held-out editor."""
+    dataset = wildcards.dataset
+    editor = told(plan.evaluation_editor, CONFIG, dataset, wildcards.method)
+    held_out = CONFIG.datasets[dataset].held_out
+    files = posts_files(dataset) + view_files(editor, dataset)
+    return files + (view_files(held_out, dataset) if held_out else [])
 
 
 def posts_files(dataset):
@@ -162,6 +180,7 @@ def dataset_targets(dataset):
         *(
             rules.reference.output,
             rules.grade.output,
+            rules.gallery.output,
             rules.train.output,
             rules.evaluate.output,
             rules.report.output,
@@ -174,7 +193,9 @@ def dataset_targets(dataset):
         **jobs,
     )
     views = expand(
-        rules.views.output, editor=plan.feature_editors(CONFIG, dataset), **jobs
+        [*rules.views.output, *rules.gate.output],
+        editor=plan.feature_editors(CONFIG, dataset),
+        **jobs,
     )
     return plain + edited + views
 

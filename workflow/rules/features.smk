@@ -27,6 +27,7 @@ rule views:
     input:
         manifest=rules.prepare.output.manifest,
         counterfactuals="counterfactuals/{dataset}/{editor}.parquet",
+        pooled=pooled_inputs,
         reference="counterfactuals/{dataset}/reference.png",
         backbone=lambda w: backbone_files(w.backbone),
     output:

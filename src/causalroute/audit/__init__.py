@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from causalroute.audit.search import audit
+from causalroute.audit.search import audit, search
 
-__all__ = ["audit"]
+__all__ = ["audit", "search"]

@@ -5,7 +5,7 @@ Settings of a method live beside the method (`methods/<name>.py`, class `Setting
 """
 
 from causalroute.config.data import Columns, Dataset, Planted, Source, Splits
-from causalroute.config.run import Audit, Backbone, Config, Editor, Evaluate, Pretrain, Replicates, Train
+from causalroute.config.run import Audit, Backbone, Config, Editor, Evaluate, Gate, Llm, Pretrain, Replicates, Train
 from causalroute.parsing import parse, section, suggest
 
 __all__ = [
@@ -16,6 +16,8 @@ __all__ = [
     "Dataset",
     "Editor",
     "Evaluate",
+    "Gate",
+    "Llm",
     "Planted",
     "Pretrain",
     "Replicates",

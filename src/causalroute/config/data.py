@@ -103,6 +103,8 @@ class Dataset:
     """a key of `backbones`"""
     editor: str
     """a key of `editors`: makes the counterfactuals that methods train on"""
+    held_out: str = ""
+    """a key of `editors` that no method of the data set trains on: its counterfactuals serve evaluation alone (empty: none)"""
     methods: tuple[str, ...]
     """keys of `methods`, in the order of the result table"""
     sources: tuple[Source, ...]
@@ -131,6 +133,8 @@ class Dataset:
             raise ValueError("format 'table' needs 'table': the file name inside the raw folder")
         if len(set(self.methods)) != len(self.methods):
             raise ValueError("methods names one method twice")
+        if self.held_out and self.held_out == self.editor:
+            raise ValueError("held_out must be another editor than the one methods train on")
         blind = [method for method in self.methods if method in ("image_only", "image_swap")]
         if self.format == "table" and not self.columns.image and blind:
             raise ValueError(f"methods {blind} need images, and columns.image is empty: leave them out of `methods`, or name the column with the image paths")

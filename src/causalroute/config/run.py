@@ -65,12 +65,36 @@ class Backbone:
 
 
 @section
+class Llm:
+    """A local instruction-tuned language model that edits texts (editor text: llm)."""
+
+    model: str
+    """folder in HuggingFace format, or a hub id"""
+    revision: str = ""
+    """pinned commit of a hub id; required for one"""
+    batch_size: int = 8
+    """posts per generation"""
+    max_new_tokens: int = 256
+    """longest reply in tokens; a longer one counts as malformed"""
+    budget: float = 0.6
+    """largest share of tokens that an edit may mark or change"""
+    verify: bool = True
+    """a second pass asks the model to check each edit; what it refuses is dropped and counted"""
+    classes: tuple[str, ...] = ()
+    """the two class names, in the order of the data set: the model is asked for flipped texts too; empty: it is not"""
+
+    def __post_init__(self) -> None:
+        if len(self.classes) not in (0, 2):
+            raise ValueError("an llm has 'classes' of two names or none: a flip of more than two has no one label")
+
+
+@section
 class Editor:
     """How counterfactual texts and images are made."""
 
-    text: Literal["lexicon", "random", "truth"]
+    text: Literal["lexicon", "surface", "occlusion", "llm", "random", "truth"]
     """a module of causalroute/counterfactual/text"""
-    image: Literal["saliency", "random", "truth"]
+    image: Literal["saliency", "attention", "similarity", "occlusion", "centre", "random", "truth"]
     """a module of causalroute/counterfactual/image"""
     seed: int = 0
     """seed of donors and of the random editors"""
@@ -79,11 +103,45 @@ class Editor:
     z: float = 5.0
     """lexicon: a token is context when its log-odds z exceeds this in absolute value"""
     core_share: float = 0.3
-    """saliency: share of patches kept as core before smoothing"""
+    """share of patches kept as core before smoothing"""
     grid: int = 8
-    """saliency: patches per side"""
-    fill: Literal["mean", "blur"] = "mean"
+    """patches per side"""
+    fill: Literal["mean", "blur", "telea"] = "mean"
     """what the core is filled with in v_s"""
+    level: Literal["pixels", "patches"] = "pixels"
+    """image views are edited pixels encoded again, or cached patch features pooled again (cheap, but patches know their neighbours)"""
+    llm: Llm | None = None
+    """text: llm needs it"""
+
+    def __post_init__(self) -> None:
+        if (self.text == "llm") != (self.llm is not None):
+            raise ValueError("an editor has a section 'llm' exactly when its text is 'llm'")
+
+
+@section
+class Gate:
+    """What an editor must pass before its swaps are trained on."""
+
+    folds: int = 4
+    """cross-fitting folds of the probes"""
+    seed: int = 0
+    """seed of the folds, the probes and the resamples"""
+    posts: int = 4000
+    """labelled posts that the probes look at, at most"""
+    min_posts: int = 200
+    """posts with a usable swap below which a side is undecided"""
+    max_auc: float = 0.95
+    """a side fails when its swaps are told from real posts with a higher AUC (.5: not at all)"""
+    max_cue_left: float = 0.9
+    """a side fails when its swaps keep a larger share of what the side alone tells about the label"""
+    min_label_kept: float = 0.6
+    """a side fails when its swaps keep a smaller share of what real posts tell about their label, cues aside"""
+    min_flipped: float = 0.5
+    """flipped texts fail when a smaller share of them reads as another class"""
+
+    def __post_init__(self) -> None:
+        if self.folds < 2:
+            raise ValueError("folds must be at least 2")
 
 
 @section
@@ -91,13 +149,23 @@ class Audit:
     """Shortcut search without training."""
 
     folds: int = 4
-    """cross-fitting folds of the unimodal probes"""
+    """cross-fitting folds of the unimodal probes and of the joint model"""
     alpha: float = 0.05
-    """family-wise error rate of the token tests (Bonferroni)"""
+    """error rate that `control` holds over all tests of the audit"""
+    control: Literal["fwer", "fdr"] = "fwer"
+    """what a cue must pass to be listed: family-wise error (Bonferroni) or false discovery rate (Benjamini-Hochberg); both are reported"""
     min_count: int = 20
-    """train posts a token must occur in"""
+    """train posts a cue must occur in (and be absent from) to be tested"""
+    examples: int = 3
+    """posts quoted per cue in audit.html; audit.json of a run names their ids alone"""
     seed: int = 0
-    """seed of the folds"""
+    """seed of the folds and of the feature clusters"""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < 1:
+            raise ValueError(f"alpha must lie between 0 and 1, found {self.alpha}")
+        if self.folds < 2 or self.min_count < 1 or self.examples < 0:
+            raise ValueError("folds must be at least 2, min_count at least 1, examples at least 0")
 
 
 @section
@@ -156,6 +224,8 @@ class Config:
     """counterfactual editors"""
     audit: Audit = dataclasses.field(default_factory=Audit)
     """shortcut search"""
+    gate: Gate = dataclasses.field(default_factory=Gate)
+    """bar for editors"""
     evaluate: Evaluate = dataclasses.field(default_factory=Evaluate)
     """statistics"""
     datasets: dict[str, Dataset]
@@ -167,7 +237,7 @@ class Config:
         _known("run", self.run, self.datasets)
         for name, dataset in self.datasets.items():
             _known(f"datasets.{name}.backbone", [dataset.backbone], self.backbones)
-            _known(f"datasets.{name}.editor", [dataset.editor], self.editors)
+            _known(f"datasets.{name}.editor", [dataset.editor, *filter(None, [dataset.held_out])], self.editors)
             _known(f"datasets.{name}.methods", dataset.methods, self.methods)
 
 

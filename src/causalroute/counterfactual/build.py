@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from PIL import Image
 
-from causalroute.config import Backbone as BackboneSettings
 from causalroute.config import Editor
-from causalroute.counterfactual.image import edit_images, random, truth
+from causalroute.counterfactual.image import edit_images
+from causalroute.counterfactual.image.find import find
 from causalroute.counterfactual.pixels import REFERENCE_SIDE, reference
 from causalroute.counterfactual.posts import Posts, edited, posts_of
-from causalroute.counterfactual.text import edit_texts, marks
+from causalroute.counterfactual.sources import Sources
+from causalroute.counterfactual.text import edit_texts, flips
+from causalroute.counterfactual.text import find as find_context
 from causalroute.counterfactual.views import visual_side
 from causalroute.data.images import open_image
-from causalroute.errors import UserError
 from causalroute.rng import generator
 
-CELLS = 4
-"""Mask cells per grid patch and axis."""
 REFERENCE_IMAGES = 512
 """Train images that the reference is the mean of, at most."""
 COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -31,12 +26,14 @@ COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "t_s": pl.String,
     "t_c": pl.String,
     "t_swap": pl.List(pl.String),
+    "t_flip": pl.String,
     "t_donor": pl.List(pl.String),
     "context_spans": pl.List(pl.Struct({"start": pl.Int32, "end": pl.Int32})),
     "mask": pl.Binary,
     "mask_side": pl.Int32,
     "v_donor": pl.List(pl.String),
     "fill": pl.String,
+    "level": pl.String,
     "attr_s": pl.String,
     "attr_c": pl.String,
     "attr_swap": pl.List(pl.String),
@@ -48,22 +45,6 @@ COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Sources:
-    """What an editor may use besides the manifest."""
-
-    root: Path
-    """folder that image paths are relative to"""
-    truth: pl.DataFrame | None = None
-    """the generator's truth; None unless the editor is one of the `truth` oracles"""
-    backbone: tuple[BackboneSettings, str] | None = None
-    """settings and name of the backbone; needed by the saliency editor"""
-    features: Callable[[], tuple[NDArray[np.float32], NDArray[np.float32]]] | None = None
-    """factual text and image features in manifest order; needed by the saliency editor of an encoder pair"""
-    threads: int = 1
-    """image batches worked on at a time; changes no bit of the result"""
-
-
 def build(manifest: pl.DataFrame, editor: Editor, sources: Sources) -> pl.DataFrame:
     """Counterfactuals of every post but the oracle's, in manifest order, with the columns COLUMNS.
 
@@ -72,10 +53,12 @@ def build(manifest: pl.DataFrame, editor: Editor, sources: Sources) -> pl.DataFr
     """
     rows = edited(manifest)
     posts = posts_of(rows)
-    table = edit_texts(posts, marks(posts, editor, sources.truth), editor.swaps, editor.seed)
+    found = find_context(posts, editor, sources)
+    table = edit_texts(posts, found.marks, editor.swaps, editor.seed, unusable=found.failures)
+    table = table.with_columns(pl.Series("t_flip", flips(posts, found, sources), pl.String))
     side = visual_side(rows)
     if side == "image":
-        table = table.hstack(_images(manifest, rows, table["t_c"], editor, sources))
+        table = table.hstack(_images(rows, table["t_c"], editor, sources))
     elif side == "attributes":
         table = table.hstack(_attributes(posts_of(rows, "attributes"), editor, sources))
     table = table.with_columns(rows["id"])
@@ -85,75 +68,22 @@ def build(manifest: pl.DataFrame, editor: Editor, sources: Sources) -> pl.DataFr
 
 def _attributes(posts: Posts, editor: Editor, sources: Sources) -> pl.DataFrame:
     """The visual side where it is a list of words."""
-    edited_words = edit_texts(posts, marks(posts, editor, sources.truth), editor.swaps, editor.seed, "attributes")
+    found = find_context(posts, editor, sources, "attributes")
+    edited_words = edit_texts(posts, found.marks, editor.swaps, editor.seed, "attributes", unusable=found.failures)
     names = {"t_s": "attr_s", "t_c": "attr_c", "t_swap": "attr_swap", "t_donor": "v_donor", "text_mask_ratio": "image_mask_ratio", "text_ok": "image_ok"}
     return edited_words.select(pl.col(old).alias(new) for old, new in names.items())
 
 
-def _images(manifest: pl.DataFrame, rows: pl.DataFrame, core_texts: pl.Series, editor: Editor, sources: Sources) -> pl.DataFrame:
+def _images(rows: pl.DataFrame, core_texts: pl.Series, editor: Editor, sources: Sources) -> pl.DataFrame:
     """The visual side where it is images; a post without one has no mask, its own id for donors, and is never swapped."""
     has = rows["image"].is_not_null()
     shown = rows.filter(has)
     posts = posts_of(shown, what="the train posts with an image belong to")
-    masks, thumbnails = _cores(manifest, shown, posts, core_texts.filter(has).to_list(), editor, sources)
-    made = edit_images(posts, masks, thumbnails, editor.swaps, editor.seed, editor.fill).with_columns(shown["id"])
+    masks, thumbnails = find(shown, posts, core_texts.filter(has).to_list(), editor, sources)
+    made = edit_images(posts, masks, thumbnails, editor.swaps, editor.seed, editor.fill).with_columns(shown["id"], level=pl.lit(editor.level))
     own = pl.concat_list([pl.col("id")] * editor.swaps)
     every = rows.select("id").join(made, on="id", how="left", maintain_order="left")
     return every.with_columns(pl.col("v_donor").fill_null(own), pl.col("image_ok").fill_null(False)).drop("id")
-
-
-def _cores(
-    manifest: pl.DataFrame, rows: pl.DataFrame, posts: Posts, core_texts: list[str], editor: Editor, sources: Sources
-) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
-    """Core masks (M, m, m) and thumbnails (M, m, m, 3)."""
-    side, paths = CELLS * editor.grid, rows["image"].to_list()
-
-    def image(row: int) -> Image.Image:
-        return open_image(sources.root, paths[row])
-
-    if editor.image == "saliency":
-        return _salient(manifest, rows, posts, core_texts, editor, sources, image)
-    if editor.image == "random":
-        masks = random.find_cores(posts.ids, editor.core_share, side, editor.seed)
-    elif sources.truth is None:
-        raise UserError("the image editor 'truth' needs known truth", where="editors: image", fix="use 'saliency' on data without known truth")
-    else:
-        masks = truth.find_cores(posts.ids, sources.truth, side)
-    return masks, np.stack([np.asarray(image(row).resize((side, side), Image.Resampling.BOX)) for row in range(len(paths))])
-
-
-def _salient(
-    manifest: pl.DataFrame,
-    rows: pl.DataFrame,
-    posts: Posts,
-    core_texts: list[str],
-    editor: Editor,
-    sources: Sources,
-    image: Callable[[int], Image.Image],
-) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
-    """The saliency editor: the only part of this package that loads a model."""
-    import torch
-
-    from causalroute.counterfactual.image import saliency
-    from causalroute.features.backbone import load_backbone
-
-    if sources.backbone is None:
-        raise UserError("the image editor 'saliency' needs a backbone", where="editors: image", fix="pass --backbone")
-    backbone = load_backbone(*sources.backbone)
-    encode = getattr(backbone, "project_image", None)
-    if encode is not None:
-        directions = saliency.text_directions(backbone, core_texts)
-    elif sources.features is None:
-        raise UserError("the saliency editor of an encoder pair needs factual features", fix="make features/{dataset}/{backbone}/factual.safetensors first")
-    elif not backbone.has_images:
-        raise UserError("the posts have images and the backbone has no image tower", where="backbones", fix="set image_model, or use a dual encoder")
-    else:
-        encode = backbone.encode_images
-        position = {name: row for row, name in enumerate(manifest["id"])}
-        chosen = [position[name] for name in rows["id"]]
-        text, visual = (torch.from_numpy(features[chosen]) for features in sources.features())
-        directions = saliency.interaction_directions(posts, text, visual, editor.seed)
-    return saliency.find_cores(backbone, image, directions, encode, editor.core_share, CELLS * editor.grid, sources.threads)
 
 
 def reference_of(manifest: pl.DataFrame, root: Path) -> Image.Image:

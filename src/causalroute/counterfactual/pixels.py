@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from scipy import ndimage
 
+from causalroute.counterfactual.fills import telea
 from causalroute.errors import UserError
 
 Mask = NDArray[np.bool_]
@@ -84,7 +85,7 @@ def fill_core(image: Image.Image, mask: Mask, fill: str) -> Image.Image:
     Args:
         image: RGB.
         mask: (m, m), True = core.
-        fill: "mean", the mean colour outside the core, or "blur", interpolated from the pixels around it.
+        fill: "mean", the mean colour outside the core; "blur", interpolated from the pixels around it; "telea", painted in from the rim (`fills.py`).
 
     Raises:
         UserError: another `fill`.
@@ -92,8 +93,10 @@ def fill_core(image: Image.Image, mask: Mask, fill: str) -> Image.Image:
     core = spread(mask, image.size)
     if fill == "blur":
         return _paste(image, inpaint(image, core), core)
+    if fill == "telea":
+        return _paste(image, telea(image, core), core)
     if fill != "mean":
-        raise UserError(f"unknown fill {fill!r}", where="editors: fill", fix="choose 'mean' or 'blur'")
+        raise UserError(f"unknown fill {fill!r}", where="editors: fill", fix="choose 'mean', 'blur' or 'telea'")
     pixels = np.asarray(image)
     known = pixels[~core] if not core.all() else pixels.reshape(-1, 3)
     colour = tuple(int(value) for value in known.mean(axis=0).round())

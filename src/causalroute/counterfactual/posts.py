@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from causalroute.counterfactual.tokens import Token, tokenize
+from causalroute.counterfactual.tokens import Token, tokenize_many
 from causalroute.errors import UserError
 
 UNKNOWN = -1
@@ -52,4 +52,4 @@ def posts_of(rows: pl.DataFrame, column: str = "text", what: str = "the train sp
     train = (rows["split"] == "train").to_numpy()
     if len(set(labels[train].tolist()) - {UNKNOWN}) < 2:
         raise UserError(f"{what} fewer than two classes", where="manifest.parquet", fix="counterfactuals need labelled train posts of two classes")
-    return Posts(rows["id"].to_list(), texts, [tokenize(text) for text in texts], labels, train)
+    return Posts(rows["id"].to_list(), texts, tokenize_many(texts), labels, train)

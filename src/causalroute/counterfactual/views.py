@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
 KEY_AS_IS, KEY_EDITED = b"views-1", b"views-2"
 """Parts of the content keys of texts and untouched images, and of edited images; the second is raised when a pixel edit changes what it makes."""
+SLIVER = 200
+"""Longest side in shorter sides: preprocessing that scales the shorter side to 224 pixels would fill the memory with a longer image."""
 MASK = "[MASK]"
 """Stands for a removed token in counterfactual texts; a backbone maps it to its own mask token."""
 FACTUAL = ("t", "v")
 EDITED = ("t_s", "t_c", "t_0", "t_swap", "v_s", "v_c", "v_0", "v_swap")
 SWAP_FILL = "blur"
-"""How a donor's core is filled: interpolated from around it, for a flat patch would show its silhouette."""
+"""How a donor's core is filled, unless the editor paints in: interpolated from around it, for a flat patch would show its silhouette."""
 
 LENT = 16
 """Donors kept in memory: those that the threads are at, with room to spare."""
@@ -92,7 +94,7 @@ class ImageInput:
 
         if self.op == "reference":
             return open_image(Path(self.path).parent, Path(self.path).name)
-        image = open_image(root, self.path)
+        image = _stout(open_image(root, self.path))
         if self.op == "original":
             return image
         mask = unpack_mask(self.mask, self.side)
@@ -118,6 +120,12 @@ def _donor(root: Path, path: str, sha256: str) -> Image.Image:
     from causalroute.data.images import open_image
 
     return open_image(root, path)
+
+
+def _stout(image: Image.Image) -> Image.Image:
+    """The image, its shorter side stretched where it is a sliver; all others as they are."""
+    least = max(image.size) // SLIVER
+    return image if min(image.size) >= least else image.resize((max(image.width, least), max(image.height, least)))
 
 
 def visual_side(manifest: pl.DataFrame) -> Visual:
@@ -193,7 +201,7 @@ def _edited(manifest: pl.DataFrame, counterfactuals: pl.DataFrame, view: str, re
     masks = {name: (bits, side) for name, bits, side in counterfactuals.select("id", "mask", "mask_side").iter_rows()}
     rows = counterfactuals.select("id", "v_donor", "fill")
     if view == "v_swap":
-        return [_swap(files[name], masks[name], files[donor], masks[donor]) for name, donors, _ in rows.iter_rows() for donor in donors]
+        return [_swap(files[name], masks[name], files[donor], masks[donor], fill) for name, donors, fill in rows.iter_rows() for donor in donors]
     op: Literal["context", "core"] = "context" if view == "v_s" else "core"
     edited = []
     for name, _, fill in rows.iter_rows():
@@ -205,7 +213,8 @@ def _edited(manifest: pl.DataFrame, counterfactuals: pl.DataFrame, view: str, re
     return edited
 
 
-def _swap(item: ImageInput, mask: tuple[bytes, int], donor: ImageInput, donor_mask: tuple[bytes, int]) -> ImageInput:
+def _swap(item: ImageInput, mask: tuple[bytes, int], donor: ImageInput, donor_mask: tuple[bytes, int], fill: str) -> ImageInput:
     if item.op == "reference":
         return item
-    return ImageInput(item.path, item.image_sha256, "swap", mask[0], mask[1], donor.path, donor.image_sha256, donor_mask[0], donor_mask[1], SWAP_FILL)
+    behind = fill if fill == "telea" else SWAP_FILL
+    return ImageInput(item.path, item.image_sha256, "swap", mask[0], mask[1], donor.path, donor.image_sha256, donor_mask[0], donor_mask[1], behind)

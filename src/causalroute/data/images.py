@@ -14,6 +14,7 @@ from causalroute.errors import UserError
 from causalroute.io import sha256_file
 
 MAX_PIXELS = 64_000_000  # a 24-bit image of this size takes 192 MB; a post's photo has at most a tenth of it
+ORIENTATION, QUARTER_TURNS = 0x0112, 5  # EXIF tag; values from 5 on swap width and height
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 
 
@@ -103,6 +104,21 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits a pixel: a plain conversion would clip to white
         image = image.convert("I").point(lambda value: value / 257, "L")
     return image.convert("RGB")
+
+
+def image_size(root: str | Path, relative: str) -> tuple[int, int]:
+    """Width and height in pixels of the upright image; only its header is read.
+
+    Raises:
+        ImageError: as `open_image`, but for what only decoding shows.
+    """
+    path = resolve(root, relative)
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            turned = image.getexif().get(ORIENTATION, 1) >= QUARTER_TURNS
+            return (image.height, image.width) if turned else image.size
+    except Exception as error:  # headers too are answered with any exception
+        raise ImageError("not_an_image", f"the file is not an image: {error}", where=str(path), fix=f"formats read: {', '.join(FORMATS)}") from None
 
 
 def check_image(root: str | Path, relative: str, *, perceptual: bool = False) -> Checked:

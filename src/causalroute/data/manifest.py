@@ -45,7 +45,7 @@ def prepare(dataset: Dataset, name: str) -> None:
     records = formats.read(raw, dataset)
     frame, perceptual, dropped = check(records, raw, dataset)
     try:
-        _stop_if_hopeless(records.frame.height, dropped)
+        stop_if_hopeless(records.frame.height, dropped)
         frame, twins = assign(frame, perceptual, dataset)
         _check_counts(frame, dataset)
     except UserError as error:
@@ -153,7 +153,8 @@ def _listing(dropped: pl.DataFrame, path: Path) -> str:
     return "\n".join([f"  dropped: {reasons}; all listed in {path}", *first, *rest])
 
 
-def _stop_if_hopeless(total: int, dropped: pl.DataFrame) -> None:
+def stop_if_hopeless(total: int, dropped: pl.DataFrame) -> None:
+    """Raises a UserError where most of `total` posts were dropped for one reason that a user can mend."""
     for reason in FATAL:
         rows = dropped.filter(pl.col("reason") == reason)
         if 2 * rows.height > total:
@@ -173,7 +174,7 @@ def assign(frame: pl.DataFrame, perceptual: list[int | None], dataset: Dataset) 
         The frame with `split` filled, and the keys published_split, leaks, leaked, duplicates, near_search of the summary.
     """
     search = dataset.format != "planted"
-    links = _links(frame, perceptual, search=search)
+    links = find_twins(frame, perceptual, search=search)
     published = frame.height > 0 and bool(frame["split"].is_not_null().all())
     groups = components(frame.height, [pair for pairs in links.values() for pair in pairs or ()])
     if not published:
@@ -182,13 +183,13 @@ def assign(frame: pl.DataFrame, perceptual: list[int | None], dataset: Dataset) 
     sizes = pl.Series(groups).value_counts()["count"].to_list()
     return frame, {
         "published_split": published,
-        **_leaks(frame, links),
+        **count_leaks(frame, links),
         "duplicates": {key: None if pairs is None else len(pairs) for key, pairs in links.items()} | {"largest_group": max(sizes, default=0)},
         "near_search": "done" if search else "left out: the sentences are made from templates and recur by design",
     }
 
 
-def _links(frame: pl.DataFrame, perceptual: list[int | None], *, search: bool) -> dict[str, list[Pair] | None]:
+def find_twins(frame: pl.DataFrame, perceptual: list[int | None], *, search: bool) -> dict[str, list[Pair] | None]:
     """Pairs of twins of each kind; null: not looked for."""
     texts = [normalise(text) for text in frame["text"]]
     images = visual_side(frame) == "image"
@@ -200,7 +201,7 @@ def _links(frame: pl.DataFrame, perceptual: list[int | None], *, search: bool) -
     }
 
 
-def _leaks(frame: pl.DataFrame, links: dict[str, list[Pair] | None]) -> dict[str, Any]:
+def count_leaks(frame: pl.DataFrame, links: dict[str, list[Pair] | None]) -> dict[str, Any]:
     """Test (id) posts with a twin in train or valid (`<kind>`) and in train alone (`<kind>_train`).
 
     Beside them: train or valid posts whose exact twin there has another label (`conflicts_<side>`).

@@ -28,6 +28,8 @@ BINS = 15
 """Equal-width confidence bins of the expected calibration error (Guo et al. 2017)."""
 SWAPS = {"t": "swap_t", "v": "swap_v", "tv": "swap_tv"}
 """Suffix of a consistency metric -> the view it compares with the factual pair."""
+HELD = {"t": "held_t", "v": "held_v", "tv": "held_tv"}
+"""The same for the swaps of the editor that no method trains on."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,12 @@ def consistency_terms(view: str, items: Items) -> Array:
     return _masked(np.nan_to_num(other).argmax(-1) == items.p.argmax(-1), present)
 
 
+def swapped_terms(view: str, items: Items) -> Array:
+    """(S, N, 2) 1 where the answer to a counterfactual post, whose label is the original's, is right."""
+    other = items.views[view]
+    return _masked(np.nan_to_num(other).argmax(-1) == items.labels, np.isfinite(other).all(-1))
+
+
 def core_terms(items: Items) -> Array:
     """(S, N, 2) 1 where the answer to the core alone is right."""
     core = items.views["core"]
@@ -260,6 +268,8 @@ def _calibration(calibrated: bool) -> list[Metric]:
 def registry(positive: int | None = None) -> dict[str, Metric]:
     """Every metric by name; positive-class ones only where a positive class is named. Groups are added by `group_metrics`."""
     causal = [Metric(f"consistency_{key}", True, partial(consistency_terms, view), mean, proportion=True) for key, view in SWAPS.items()]
+    causal += [Metric(f"held_out_consistency_{key}", True, partial(consistency_terms, view), mean, proportion=True) for key, view in HELD.items()]
+    causal += [Metric(f"held_out_accuracy_{key}", True, partial(swapped_terms, view), mean, proportion=True) for key, view in HELD.items()]
     causal += [
         Metric("core_accuracy", True, core_terms, mean, proportion=True),
         Metric("context_excess", False, context_terms, mean, (-1.0, 1.0)),
@@ -276,7 +286,9 @@ def applicable(metrics: Mapping[str, Metric], items: Items) -> list[Metric]:
     if items.rewrites is not None:
         flips = bool((items.rewrites[0] != items.labels).any())
         return [metrics[name] for name in sorted(pairs) if flips or name != "flip_rate"]
-    needs = {f"consistency_{key}": view for key, view in SWAPS.items()} | {"core_accuracy": "core", "context_excess": "context"}
+    needs = {f"consistency_{key}": view for key, view in SWAPS.items()}
+    needs |= {f"held_out_{what}_{key}": view for key, view in HELD.items() for what in ("consistency", "accuracy")}
+    needs |= {"core_accuracy": "core", "context_excess": "context"}
     return [
         metric
         for name, metric in metrics.items()

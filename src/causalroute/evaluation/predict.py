@@ -1,6 +1,7 @@
 """What every trained seed says about every evaluated item and view, as one long table (predictions.parquet).
 
-Views: factual (t, v); swap_t (t_swap, v); swap_v (t, v_swap); swap_tv (both), each with the first donor; context (t_s, v_s); core (t_c, v_c).
+Views: factual (t, v); swap_t (t_swap, v); swap_v (t, v_swap); swap_tv (both), each with the first donor; held_* likewise with the swaps of the editor
+that is held out of training; context (t_s, v_s); core (t_c, v_c).
 A method that reads words instead of features has the factual view alone.
 The effects and gates of a method with mediation are those of the post itself in every view.
 """
@@ -26,6 +27,9 @@ VIEWS = {
     "swap_t": ("t_swap", "v"),
     "swap_v": ("t", "v_swap"),
     "swap_tv": ("t_swap", "v_swap"),
+    "held_t": ("t_held_swap", "v"),
+    "held_v": ("t", "v_held_swap"),
+    "held_tv": ("t_held_swap", "v_held_swap"),
     "context": ("t_s", "v_s"),
     "core": ("t_c", "v_c"),
 }

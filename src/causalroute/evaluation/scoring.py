@@ -22,7 +22,7 @@ from causalroute.evaluation.statistics import Sample
 REFERENCE = "erm"
 INVERTED = "inverted_bag_of_words"
 """Derived row of two-class tasks: the bag of words with its answers swapped; a high score on OOD means that OOD is the shortcut reversed."""
-KEPT = ("accuracy", "f1_macro", "worst_group", "consistency_tv", "core_accuracy", "nll_calibrated")
+KEPT = ("accuracy", "f1_macro", "worst_group", "consistency_tv", "held_out_accuracy_tv", "core_accuracy", "nll_calibrated")
 """Metrics whose samples stay at hand for comparisons with another method than the reference (`causalroute.evaluation.claims`)."""
 
 

@@ -24,12 +24,13 @@ WANTED = (
 """Files that make a model: what is downloaded and what its key is made of."""
 
 
-def find_folder(model: str, revision: str = "", *, where: str = "params.yaml: backbones") -> Path:
+def find_folder(model: str, revision: str = "", *, more: Sequence[str] = (), where: str = "params.yaml: backbones") -> Path:
     """The local folder of `model`, downloaded first where it is a hub id.
 
     Args:
         model: folder, `package:<name>` or hub id.
         revision: commit of a hub id, 40 hex digits.
+        more: patterns of files to download beside those of an encoder.
         where: what to name in an error.
 
     Raises:
@@ -40,7 +41,7 @@ def find_folder(model: str, revision: str = "", *, where: str = "params.yaml: ba
     elif Path(model).is_dir():
         folder = Path(model)
     else:
-        folder = _download(model, revision, where)
+        folder = _download(model, revision, more, where)
     if not (folder / "config.json").is_file():
         raise UserError(f"{model!r} holds no model: config.json is missing", where=where, fix="name a HuggingFace folder (config.json, *.safetensors)")
     if not any(folder.glob("*.safetensors")):
@@ -62,7 +63,7 @@ def _package_folder(name: str, where: str) -> Path:
     return folder
 
 
-def _download(model: str, revision: str, where: str) -> Path:
+def _download(model: str, revision: str, more: Sequence[str], where: str) -> Path:
     if not HUB_ID.fullmatch(model):
         raise UserError(f"no model folder {model!r}", where=where, fix="correct the path (it is relative to the checkout), or name a hub id owner/name")
     if not COMMIT.fullmatch(revision):
@@ -74,7 +75,7 @@ def _download(model: str, revision: str, where: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=list(WANTED)))
+        return Path(snapshot_download(model, revision=revision, allow_patterns=[*WANTED, *more]))
     except Exception as error:  # the hub client raises a dozen unrelated types: all mean that the model could not be had
         fix = "check the id, the commit and the network, or download the model elsewhere and name its folder"
         raise UserError(f"cannot download {model!r} at {revision}: {str(error).splitlines()[0]}", where=where, fix=fix) from error

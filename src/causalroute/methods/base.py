@@ -26,7 +26,8 @@ class Posts:
     """(N,) int64; -1 where unknown"""
     classes: int
     views: Mapping[str, Tensor]
-    """t, v (N, D) float32; with an editor also t_s, t_c, v_s, v_c (N, D) and t_swap, v_swap (N, K, D)"""
+    """t, v (N, D) float32; with an editor also t_s, t_c, v_s, v_c (N, D) and t_swap, v_swap (N, K, D);
+    with a held-out editor t_held_swap, v_held_swap (N, K, D), which only evaluation asks for"""
     text_ok: Tensor
     """(N,) bool: the text swap can be used"""
     image_ok: Tensor

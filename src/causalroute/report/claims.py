@@ -16,6 +16,7 @@ METRICS = {
     "f1_macro": "macro F1",
     "worst_group": "worst group",
     "consistency_tv": "consistency",
+    "held_out_accuracy_tv": "accuracy on held-out swaps",
     "core_accuracy": "accuracy on the core alone",
     "nll_calibrated": "NLL, calibrated",
 }

@@ -83,6 +83,7 @@ def columns(dataset: Dataset, results: Results) -> list[Column]:
     f1 = ("f1_positive", f"F1 of {dataset.positive}") if dataset.positive and len(dataset.classes) == 2 else ("f1_weighted", "weighted F1")
     shifted = "ood" if any("ood" in by_split for by_split in results.answers.values()) else "id"
     wanted = [Column(f"accuracy {TITLES[split]}", split, "accuracy") for split in ("id", "ood", "neutral")]
+    wanted += [Column("held-out swaps ID", "id", "held_out_accuracy_tv")]
     wanted += [Column("macro F1 ID", "id", "f1_macro"), Column("macro F1 OOD", "ood", "f1_macro", False)]
     wanted += [Column(f"{f1[1]} ID", "id", f1[0], False), Column(f"worst group {TITLES[shifted]}", shifted, "worst_group")]
     wanted += [Column(f"consistency {TITLES[shifted]}", shifted, "consistency_tv"), Column("pair accuracy", "ood", "pair_accuracy")]
@@ -139,6 +140,10 @@ def notes(results: Results, evaluate: Evaluate, summary: Mapping[str, Any]) -> l
         if sizes:
             found.append(f"Minimal detectable difference in accuracy (80 % power, before Holm, median over methods), points: {', '.join(sizes)}.")
     found.append(f"Worst group: lowest accuracy among groups of at least {MIN_ITEMS} items. Consistency: answer kept when both contexts are swapped.")
+    if any(row.metric.startswith("held_out_") for row in results.rows):
+        found.append(
+            "Held-out swaps: accuracy on ID posts whose two contexts were swapped by an editor that no method trained on (but the oracle, where it is its own)."
+        )
     found.append(
         "Parameters: numbers that one seed stores, heads for mediation and fitted tables included; the frozen backbone is shared and not counted. "
         "Seconds and memory differ between machines and lie beside the run: `runs/` (cost.json of each training job) and `benchmarks/out/` (every job)."

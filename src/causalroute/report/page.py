@@ -122,7 +122,7 @@ def facts(dataset: Dataset, summary: Mapping[str, Any], seeds: int) -> list[tupl
         ("task", dataset.task),
         ("classes", ", ".join(dataset.classes) + (f" (positive: {dataset.positive})" if dataset.positive else "")),
         ("visual side", str(summary.get("visual", "?"))),
-        ("editor", dataset.editor),
+        ("editor", dataset.editor + (f"; held out of training: {dataset.held_out}" if dataset.held_out else "")),
         ("backbone", dataset.backbone),
         ("seeds", str(seeds)),
     ]

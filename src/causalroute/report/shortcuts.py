@@ -10,7 +10,7 @@ from causalroute.report.blocks import ROWS, Section, Table, code, counted, cut, 
 from causalroute.report.charts import Axis, Point, Series
 from causalroute.report.figures import Figure
 
-HEADER = ("cue", "kind", "goes with", "share there", "train posts", "share in valid", "valid posts", "log-odds", "AUC", "log10 p")
+HEADER = ("cue", "kind", "goes with", "share there", "train posts", "share in valid", "valid posts", "log-odds", "AUC", "log10 p", "explains")
 WHAT = {"text": "texts", "image": "images"}
 HOW = {"exact": "equal", "near": "nearly equal"}
 
@@ -22,7 +22,7 @@ def section(audit: Mapping[str, Any], summary: Mapping[str, Any]) -> Section | N
     shortcuts, associations = audit.get("shortcuts", []), audit.get("associations", [])
     words = "Words, punctuation and attribute words that pass the same test: they may be the meaning itself, so they are no shortcut by themselves."
     return Section(
-        sentences=(*_strongest(shortcuts, summary), _tested(audit), *_twins(audit, summary)),
+        sentences=(*_strongest(shortcuts, summary), *_together(audit), _tested(audit), *_twins(audit, summary)),
         tables=(_table("Shortcuts, the surest first", shortcuts),) if shortcuts else (),
         folded=(_table("Associated words", associations, words),) if associations else (),
     )
@@ -41,7 +41,7 @@ def figure(audit: Mapping[str, Any]) -> Figure | None:
     title = "What a probe reads off"
     drawing = charts.rows_plot(list(probes), series, axis, title, summary)
     caption = (
-        f"Cross-fitted on train and validation posts: {summary}. Surface tokens and image statistics carry no meaning: "
+        f"Cross-fitted on train and validation posts: {summary}. Surface (tokens and forms without any word), image statistics and metadata carry no meaning: "
         "the farther they lie above the majority class, the more a model can gain without reading the post."
     )
     return Figure("probes", title, caption, drawing)
@@ -74,15 +74,29 @@ def _told(cue: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     return f"the {cue['kind']} {name}: {share(cue['share'])} of the {number(cue['posts'])} train posts with it are {label}{against}{checked}."
 
 
+def _together(audit: Mapping[str, Any]) -> list[str]:
+    """How much of the label all shortcuts explain, and which kind of them tells what no other does."""
+    joint = audit.get("joint", {})
+    if not joint.get("cues"):
+        return []
+    share_explained = percent(max(0.0, joint["explained"]))
+    told = f"Together the shortcuts explain {share_explained} % of the label's entropy (cross-fitted), accuracy {percent(joint['accuracy'])} %"
+    kinds = [drop for drop in joint["without"] if drop["what"] == "kind" and drop["drop"] > 0][:3]
+    parts = [f"{percent(max(0.0, drop['explained']))} % without {code(drop['without'])}" for drop in kinds]
+    return [f"{told}{'; ' if parts else ''}{', '.join(parts)}."]
+
+
 def _tested(audit: Mapping[str, Any]) -> str:
     tests, counts = audit.get("tests", {}), audit.get("counts", {})
     passed = ", ".join(f"{kind} {number(count)}" for kind, count in counts.items()) or "none"
     if not tests:
         return f"Passed: {passed}."
-    return (
-        f"{number(tests['made'])} candidates were tested on train posts (Bonferroni: family-wise {tests['alpha']:g}, log10 p below {tests['log10_bar']:.1f}); "
-        f"passed: {passed}."
+    control = {"fdr": f"Benjamini-Hochberg: false discovery rate {tests['alpha']:g}"}.get(
+        tests.get("control", "fwer"), f"Bonferroni: family-wise {tests['alpha']:g}, log10 p below {tests['log10_bar']:.1f}"
     )
+    pairs = tests.get("pairs_explained_by_a_token", 0)
+    apart = f" {number(pairs)} pairs of tokens that tell no more than one of their tokens are left out." if pairs else ""
+    return f"{number(tests['made'])} candidates were tested on train posts ({control}); passed: {passed}.{apart}"
 
 
 def _table(title: str, cues: Sequence[Mapping[str, Any]], note: str = "") -> Table:
@@ -91,6 +105,7 @@ def _table(title: str, cues: Sequence[Mapping[str, Any]], note: str = "") -> Tab
         (
             str(c["cue"]), str(c["kind"]), str(c["class"]), share(c.get("share")), _whole(c.get("posts")), share(c.get("valid_share")),
             _whole(c.get("valid_posts")), _decimal(c.get("log_odds"), 2), _decimal(c.get("auc"), 2), _decimal(c.get("log10_p"), 0),
+            _explains(c.get("explains")),
         )
         for c in cues
     ]  # fmt: skip
@@ -100,6 +115,10 @@ def _table(title: str, cues: Sequence[Mapping[str, Any]], note: str = "") -> Tab
 
 def _whole(value: int | None) -> str:
     return "–" if value is None else number(value)
+
+
+def _explains(value: float | None) -> str:
+    return "–" if value is None else f"{percent(value)} %"
 
 
 def _decimal(value: float | None, places: int) -> str:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from causalroute import io, layout
 from causalroute.config import Backbone, Dataset, Editor
-from causalroute.counterfactual.build import Sources, build, reference_of
+from causalroute.counterfactual.build import build, reference_of
+from causalroute.counterfactual.sources import Sources
 from causalroute.stages._cli import run, section_of, stage_parser
 
 
@@ -31,11 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             image.save(temporary, format="PNG")
         return 0
     editor = section_of(arguments.config, "editor", Editor)
-    io.write_parquet(layout.counterfactuals(arguments.dataset, arguments.editor), build(manifest, editor, _sources(arguments, editor)))
+    io.write_parquet(layout.counterfactuals(arguments.dataset, arguments.editor), build(manifest, editor, _sources(arguments, editor, manifest)))
     return 0
 
 
-def _sources(arguments: argparse.Namespace, editor: Editor) -> Sources:
+def _sources(arguments: argparse.Namespace, editor: Editor, manifest: pl.DataFrame) -> Sources:
     """The truth is opened for the truth editors alone."""
     import torch
 
@@ -43,11 +44,16 @@ def _sources(arguments: argparse.Namespace, editor: Editor) -> Sources:
     truth = pl.read_parquet(layout.truth(arguments.dataset)) if "truth" in (editor.text, editor.image) else None
     backbone = section_of(arguments.config, "backbone", Backbone)
 
-    def features() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def features(ids: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        position = {name: row for row, name in enumerate(manifest["id"])}
+        rows = [position[name] for name in ids]
         tensors, _ = io.read_tensors(layout.features(arguments.dataset, arguments.backbone, "factual"))
-        return tensors["t"].float().numpy(), tensors["v"].float().numpy()
+        return tensors["t"][rows].float().numpy(), tensors["v"][rows].float().numpy()
 
-    return Sources(layout.raw(arguments.dataset), truth, (backbone, arguments.backbone), features, arguments.threads)
+    published = layout.rewrites(arguments.dataset)
+    rewrites = pl.read_parquet(published) if published.is_file() else None
+    found = (layout.raw(arguments.dataset), truth, rewrites, (backbone, arguments.backbone), features, layout.reply_cache(), arguments.threads)
+    return Sources(*found)
 
 
 if __name__ == "__main__":

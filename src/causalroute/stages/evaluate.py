@@ -35,7 +35,7 @@ def _evaluate(name: str, dataset: Dataset, method: str, seeds: range) -> None:
     weights = Weights(out / "weights.safetensors")
     labels = _labels(name)
     editor = methods.editor_of(method, dataset.editor) or dataset.editor
-    files = Files.of(name, dataset.backbone, editor)
+    files = Files.of(name, dataset.backbone, editor, dataset.held_out)
     splits = [split for split in SPLITS if (labels["split"] == split).any()]
     roles = {"train": "train", "valid": "valid"}
     posts, _ = load_posts(files, splits, dataset.classes, roles=roles, views=ALL_VIEWS, standard=weights.standard)

@@ -8,9 +8,11 @@ Letters: N items wanted, D width, K swaps per item.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import torch
@@ -19,12 +21,15 @@ from torch import Tensor
 
 from causalroute import layout
 from causalroute.errors import UserError
-from causalroute.io import sha256_bytes
+from causalroute.io import read_json, sha256_bytes
 from causalroute.methods.base import Posts
 
+log = logging.getLogger(__name__)
 CONTEXT, CORE, SWAPS = ("t_s", "v_s"), ("t_c", "v_c"), ("t_swap", "v_swap")
 TRAIN_VIEWS = (*CONTEXT, *SWAPS)
 ALL_VIEWS = (*CONTEXT, *CORE, *SWAPS)
+HELD = {"t_held_swap": "t_swap", "v_held_swap": "v_swap"}
+"""Name of a held-out editor's swaps here -> in its own file."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +59,17 @@ class Files:
     factual: Path
     views: Path | None
     counterfactuals: Path | None
+    gate: Path | None
+    held: Path | None = None
 
     @classmethod
-    def of(cls, dataset: str, backbone: str, editor: str | None) -> Files:
-        """Paths by the layout; no editor means factual features alone."""
+    def of(cls, dataset: str, backbone: str, editor: str | None, held_out: str = "") -> Files:
+        """Paths by the layout; no editor means factual features alone; `held_out` is an editor whose swaps serve evaluation."""
         views = layout.features(dataset, backbone, editor) if editor else None
         counterfactuals = layout.counterfactuals(dataset, editor) if editor else None
-        return cls(layout.manifest(dataset), layout.features(dataset, backbone, "factual"), views, counterfactuals)
+        gate = layout.gate(dataset, editor) if editor else None
+        held = layout.features(dataset, backbone, held_out) if held_out else None
+        return cls(layout.manifest(dataset), layout.features(dataset, backbone, "factual"), views, counterfactuals, gate, held)
 
     def existing(self) -> list[Path]:
         """All of them.
@@ -68,7 +77,7 @@ class Files:
         Raises:
             UserError: when one is missing.
         """
-        wanted = [path for path in (self.manifest, self.factual, self.views, self.counterfactuals) if path]
+        wanted = [path for path in (self.manifest, self.factual, self.views, self.counterfactuals, self.gate, self.held) if path]
         for path in wanted:
             if not path.is_file():
                 raise UserError("a file that training needs is missing", where=str(path), fix="run the whole pipeline (make reproduce), which makes it first")
@@ -103,10 +112,13 @@ def load_posts(
         standard = _standard(raw, torch.from_numpy((frame["split"] == roles["train"]).to_numpy().copy()))
     tensors = {name: standard.apply(name, raw.pop(name)) for name in ("t", "v")}
     text_ok = image_ok = torch.zeros(len(rows), dtype=torch.bool)
-    if files.views is not None and files.counterfactuals is not None:
+    if files.views is not None and files.counterfactuals is not None and files.gate is not None:
         place = _places(files.views, rows, total, digest)
         tensors |= {name: standard.apply(name, _view(files.views, name, place)) for name in views}
-        text_ok, image_ok = _accepted(files.counterfactuals, frame["id"])
+        text_ok, image_ok = _accepted(files.counterfactuals, files.gate, frame["id"])
+    if files.held is not None:
+        place = _places(files.held, rows, total, digest)
+        tensors |= {name: standard.apply(name, _view(files.held, stored, place)) for name, stored in HELD.items()}
     labels = torch.from_numpy(frame["label"].cast(pl.Int64).fill_null(-1).to_numpy().copy())
     if int(labels.max()) >= len(classes):
         raise UserError(f"label {int(labels.max())} has no name in classes {list(classes)}", where=str(files.manifest), fix="run prepare again")
@@ -171,9 +183,18 @@ def _view(path: Path, name: str, place: Tensor) -> Tensor:
         return stream.get_tensor(name)[place]
 
 
-def _accepted(path: Path, ids: pl.Series) -> tuple[Tensor, Tensor]:
+def _accepted(path: Path, gate: Path, ids: pl.Series) -> tuple[Tensor, Tensor]:
+    """Which swaps can be used: none of a side that did not pass the gate."""
     flags = pl.DataFrame({"id": ids}).join(pl.read_parquet(path, columns=["id", "text_ok", "image_ok"]), on="id", how="left", maintain_order="left")
     if flags["text_ok"].null_count() or flags["image_ok"].null_count():
         raise UserError("some items have no counterfactuals", where=str(path), fix="run the counterfactuals stage again")
-    text, image = (torch.from_numpy(flags[name].to_numpy().copy()) for name in ("text_ok", "image_ok"))
+    judged = read_json(gate)
+    text, image = (torch.from_numpy(flags[f"{side}_ok"].to_numpy() & _passed(judged[side], side, gate)) for side in ("text", "image"))
     return text, image
+
+
+def _passed(judged: Mapping[str, Any], side: str, gate: Path) -> bool:
+    if not judged["passed"]:
+        reasons = "; ".join(judged["reasons"])
+        log.warning("no %s swap is trained on, for the editor did not pass the gate: %s (%s)", side, reasons, gate)
+    return bool(judged["passed"])

@@ -16,6 +16,8 @@ from causalroute.counterfactual.posts import Posts
 
 USABLE = (0.02, 0.9)
 """A core mask with a smaller or larger share of the image than this found nothing."""
+CHUNK = 512
+"""Posts whose colours are in memory as numbers of 64 bits at a time."""
 RIDGE = 1e-2
 """Penalty of the background regression, relative to standardised features."""
 
@@ -58,12 +60,8 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 
 def background_lean(posts: Posts, masks: NDArray[np.bool_], thumbnails: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Class that each background looks like: (M,). Class-balanced ridge regression on mean and spread of the colours outside the core."""
-    outside = ~masks[..., None]
-    count = np.maximum(outside.sum(axis=(1, 2)), 1)
-    colours = thumbnails.astype(np.float64)
-    mean = (colours * outside).sum(axis=(1, 2)) / count  # (M, 3)
-    spread = np.sqrt((((colours - mean[:, None, None]) ** 2) * outside).sum(axis=(1, 2)) / count)
-    features = np.concatenate([mean, spread], axis=1)
+    chunks = [slice(first, first + CHUNK) for first in range(0, len(masks), CHUNK)]
+    features = np.concatenate([_background_colours(masks[rows], thumbnails[rows]) for rows in chunks])
     train, labels = posts.train, posts.labels[posts.train]
     features = (features - features[train].mean(axis=0)) / (features[train].std(axis=0) + 1e-9)
     features = np.concatenate([features, np.ones((len(features), 1))], axis=1)  # (M, 7)
@@ -72,3 +70,13 @@ def background_lean(posts: Posts, masks: NDArray[np.bool_], thumbnails: NDArray[
     penalty = RIDGE * weights.sum() * np.eye(features.shape[1])
     solved = np.linalg.solve(inputs.T @ features[train] + penalty, inputs.T @ np.eye(posts.classes)[labels])
     return np.argmax(features @ solved, axis=1)
+
+
+def _background_colours(masks: NDArray[np.bool_], thumbnails: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Mean and spread of the colours outside the core: (B, 6)."""
+    outside = ~masks[..., None]
+    count = np.maximum(outside.sum(axis=(1, 2)), 1)
+    colours = thumbnails.astype(np.float64)
+    mean = (colours * outside).sum(axis=(1, 2)) / count  # (B, 3)
+    spread = np.sqrt((((colours - mean[:, None, None]) ** 2) * outside).sum(axis=(1, 2)) / count)
+    return np.concatenate([mean, spread], axis=1)

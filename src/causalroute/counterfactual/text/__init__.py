@@ -1,33 +1,81 @@
-"""Text editors: each module marks the context tokens of posts; `swap` makes the counterfactual texts from the marks."""
+"""Text editors: each module marks the context tokens of posts; `swap` makes the counterfactual texts from the marks, `flip` checks rewritten ones.
+
+A new editor is a module with one public function `mark...` and a line in EDITORS.
+"""
 
 from __future__ import annotations
 
-import polars as pl
+import sys
+from collections import Counter
+from collections.abc import Callable
 
 from causalroute.config import Editor
 from causalroute.counterfactual.posts import Posts
-from causalroute.counterfactual.text import lexicon, random, truth
-from causalroute.counterfactual.text.swap import Marks, edit_texts
+from causalroute.counterfactual.sources import Sources
+from causalroute.counterfactual.text import lexicon, random, surface, truth
+from causalroute.counterfactual.text.flip import published
+from causalroute.counterfactual.text.found import Found, Marks, Side
+from causalroute.counterfactual.text.swap import edit_texts
 from causalroute.errors import UserError
 
-__all__ = ["edit_texts", "marks"]
+__all__ = ["EDITORS", "edit_texts", "find", "flips", "marks"]
 
 
-def marks(posts: Posts, editor: Editor, known: pl.DataFrame | None) -> Marks:
-    """True for each context token of each post, as the editor's text module finds them.
+def _truth(posts: Posts, editor: Editor, sources: Sources, side: Side) -> Found:
+    if sources.truth is None:
+        raise UserError("the text editor 'truth' needs known truth", where="editors: text", fix="use 'lexicon' on data without known truth")
+    return Found(truth.mark(posts, sources.truth))
+
+
+def _occlusion(posts: Posts, editor: Editor, sources: Sources, side: Side) -> Found:
+    from causalroute.counterfactual.text import occlusion
+
+    return Found(occlusion.mark(posts, editor, sources, side))
+
+
+def _llm(posts: Posts, editor: Editor, sources: Sources, side: Side) -> Found:
+    from causalroute.counterfactual.text import llm
+
+    return llm.mark(posts, editor, sources, side)
+
+
+EDITORS: dict[str, Callable[[Posts, Editor, Sources, Side], Found]] = {
+    "lexicon": lambda posts, editor, sources, side: Found(lexicon.mark(posts, editor.z)),
+    "surface": lambda posts, editor, sources, side: Found(surface.mark(posts)),
+    "random": lambda posts, editor, sources, side: Found(random.mark(posts, editor.z, editor.seed)),
+    "occlusion": _occlusion,
+    "llm": _llm,
+    "truth": _truth,
+}
+"""Name in the settings -> what the editor finds."""
+
+
+def find(posts: Posts, editor: Editor, sources: Sources, side: Side = "text") -> Found:
+    """What the editor's text module finds in the posts; failures are counted by reason on standard error.
 
     Args:
         posts: M posts.
         editor: names the module and its numbers.
-        known: the generator's truth; read by the module `truth` alone.
+        sources: what the module may look at besides the posts.
+        side: whether the posts' texts are texts or lists of attribute words.
 
     Raises:
-        UserError: the module needs the truth and there is none.
+        UserError: the module needs something that `sources` lacks.
     """
-    if editor.text == "lexicon":
-        return lexicon.mark(posts, editor.z)
-    if editor.text == "random":
-        return random.mark(posts, editor.z, editor.seed)
-    if known is None:
-        raise UserError("the text editor 'truth' needs known truth", where="editors: text", fix="use 'lexicon' on data without known truth")
-    return truth.mark(posts, known)
+    found = EDITORS[editor.text](posts, editor, sources, side)
+    for what, failures in (("no edit", found.failures), ("lost their flip", found.lost_flips)):
+        if failures:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in Counter(failures.values()).most_common())
+            print(f"text editor {editor.text!r}: {len(failures)} of {len(posts.ids)} posts: {what} ({reasons})", file=sys.stderr)
+    return found
+
+
+def marks(posts: Posts, editor: Editor, sources: Sources) -> Marks:
+    """True for each context token of each post; see `find`."""
+    return find(posts, editor, sources).marks
+
+
+def flips(posts: Posts, found: Found, sources: Sources) -> list[str | None]:
+    """Flipped text of each post, None where there is none: published ones first, then the editor's."""
+    first = published(posts, sources.rewrites)
+    return [one or two for one, two in zip(first, found.flips or [None] * len(first), strict=True)]

@@ -16,13 +16,16 @@ Two rules say what is context:
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from causalroute.counterfactual.posts import Posts
-from causalroute.counterfactual.tokens import SURFACE
+from causalroute.counterfactual.tokens import SURFACE, Token
 
 WORD_BAR = 3.0
 """A word or punctuation mark needs a z this many times higher than a surface token."""
@@ -40,16 +43,36 @@ GUARDED = frozenset(_WORDS.split())
 """Negations and sentiment words: core, whatever they correlate with."""
 
 
-def mark(posts: Posts, z: float) -> list[NDArray[np.bool_]]:
-    """True for each context token of each post.
+@dataclasses.dataclass(frozen=True)
+class Lexicon:
+    """What was found in the train split; marks any text."""
+
+    keys: frozenset[str]
+    """token keys that are context"""
+    kinds: frozenset[str]
+    """surface kinds all of whose tokens are context"""
+
+    def mark(self, tokens: Sequence[Sequence[Token]]) -> list[NDArray[np.bool_]]:
+        """True for each context token of each of M token lists."""
+        keys, kinds = self.keys, self.kinds
+        ends = np.cumsum([0, *map(len, tokens)]).tolist()
+        flat = np.fromiter((key in keys or kind in kinds for row in tokens for _, _, key, kind in row), dtype=bool, count=ends[-1])
+        return [flat[start:end] for start, end in pairwise(ends)]
+
+
+def fit(posts: Posts, z: float) -> Lexicon:
+    """The lexicon of the train split.
 
     Args:
         posts: M posts; labels of the train split are read, no others.
         z: the bar on |z|.
     """
-    context = context_keys(posts, z)
-    kinds = context_kinds(posts, z)
-    return [np.array([token.key in context or token.kind in kinds for token in tokens], dtype=bool) for tokens in posts.tokens]
+    return Lexicon(frozenset(context_keys(posts, z)), frozenset(context_kinds(posts, z)))
+
+
+def mark(posts: Posts, z: float) -> list[NDArray[np.bool_]]:
+    """True for each context token of each post: `fit` and `Lexicon.mark`."""
+    return fit(posts, z).mark(posts.tokens)
 
 
 def context_keys(posts: Posts, z: float) -> set[str]:

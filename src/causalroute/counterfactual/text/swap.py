@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from typing import Literal
+from collections.abc import Collection
 
 import numpy as np
 import polars as pl
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from causalroute.counterfactual.donors import Donors
 from causalroute.counterfactual.posts import UNKNOWN, Posts
+from causalroute.counterfactual.text.found import Marks, Side
 from causalroute.counterfactual.tokens import Token, masked, render
 from causalroute.counterfactual.views import MASK
 
@@ -27,7 +28,6 @@ SENTENCE = ("word", "number", "punctuation")
 """Kinds that a sentence falls apart without."""
 LIST: tuple[str, ...] = ()
 """A list of attribute words has no such kind."""
-Marks = list[NDArray[np.bool_]]
 Pieces = dict[str, list[str]]
 
 
@@ -41,7 +41,7 @@ class Swapped:
     """tokens changed, dropped or added"""
 
 
-def edit_texts(posts: Posts, marks: Marks, swaps: int, seed: int, side: Literal["text", "attributes"] = "text") -> pl.DataFrame:
+def edit_texts(posts: Posts, marks: Marks, swaps: int, seed: int, side: Side = "text", unusable: Collection[int] = ()) -> pl.DataFrame:
     """All text views.
 
     Args:
@@ -50,15 +50,18 @@ def edit_texts(posts: Posts, marks: Marks, swaps: int, seed: int, side: Literal[
         swaps: K context swaps per post.
         seed: of the donors.
         side: sentences or lists of attribute words; the two draw their donors independently.
+        unusable: rows that the editor has nothing for: they keep their text in every swap, with text_ok false, and lend nothing.
 
     Returns:
         M rows: t_s, t_c str; t_swap, t_donor list[str] of length K; context_spans list of {start, end}; text_mask_ratio (share of tokens that are
         context), text_edit_distance (edited tokens over tokens, mean over swaps) f32; text_ok (every swap changed the text) bool.
     """
     contexts = [_context(text, tokens, mark) for text, tokens, mark in zip(posts.texts, posts.tokens, marks, strict=True)]
-    donors = Donors(posts, seed, side, np.ones(len(posts.ids), dtype=bool))
+    usable = np.ones(len(posts.ids), dtype=bool)
+    usable[list(unusable)] = False
+    donors = Donors(posts, seed, side, usable)
     inline = SENTENCE if side == "text" else LIST
-    plan = _Plan(posts, marks, contexts, _numbered(contexts), context_lean(posts, marks), _holds(contexts, inline), donors, swaps, inline)
+    plan = _Plan(posts, marks, contexts, _numbered(contexts), context_lean(posts, marks), _holds(contexts, inline), donors, usable, swaps, inline)
     rows = [_row(plan, row) for row in range(len(posts.ids))]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
@@ -94,6 +97,7 @@ class _Plan:
     lean: NDArray[np.int64]
     holds: NDArray[np.bool_]
     donors: Donors
+    usable: NDArray[np.bool_]
     swaps: int
     inline: tuple[str, ...]
 
@@ -136,7 +140,7 @@ def context_lean(posts: Posts, marks: Marks) -> NDArray[np.int64]:
 
 def _row(plan: _Plan, row: int) -> tuple[object, ...]:
     text, tokens, mark = plan.posts.texts[row], plan.posts.tokens[row], plan.marks[row]
-    chosen = _choose(plan, row)
+    chosen = _choose(plan, row) if plan.usable[row] else []
     swapped = [swap(text, tokens, mark, plan.contexts[donor], plan.inline) for donor in chosen] or [Swapped(text, 0)] * plan.swaps
     names = [plan.posts.ids[donor] for donor in chosen] or [plan.posts.ids[row]] * plan.swaps
     spans = [{"start": tokens[i].start, "end": tokens[i].end} for i in np.flatnonzero(mark)]

@@ -32,17 +32,16 @@ def read(root: Path, dataset: Dataset) -> Records:
     path = root / dataset.table
     if PurePosixPath(dataset.table).is_absolute() or not path.resolve().is_relative_to(root.resolve()):
         raise UserError(f"the table {dataset.table!r} leaves the raw folder", where="params.yaml: table", fix="name it relative to the raw folder")
-    readers: dict[str, Callable[[Path], tuple[list[str], Iterator[Row]]]] = {
-        ".csv": _csv,
-        ".tsv": _tsv,
-        ".jsonl": _jsonl,
-        ".ndjson": _jsonl,
-        ".parquet": _parquet,
-    }
-    if path.suffix.lower() not in readers:
-        raise UserError(f"the ending of the table {dataset.table!r} is unknown", where="params.yaml: table", fix=f"save it as one of {', '.join(readers)}")
-    names, cells = readers[path.suffix.lower()](needed(path, "the table"))
-    columns = dataset.columns
+    return read_table(path, dataset.columns)
+
+
+def read_table(path: Path, columns: Columns) -> Records:
+    """Reads the table at `path`.
+
+    Raises:
+        UserError: as `read`.
+    """
+    names, cells = open_table(path)
     _check_columns(names, columns, str(path))
     rows: list[dict[str, Any]] = []
     dropped: list[tuple[str, str, str]] = []
@@ -59,6 +58,24 @@ def read(root: Path, dataset: Dataset) -> Records:
             fix="check the file's format; text must be UTF-8",
         )
     return Records(frame_of(rows, columns.groups), dropped_of(dropped))
+
+
+def open_table(path: Path) -> tuple[list[str], Iterator[Row]]:
+    """Column names of the table at `path`, and its rows.
+
+    Raises:
+        UserError: no such file, unknown ending, or no table.
+    """
+    readers: dict[str, Callable[[Path], tuple[list[str], Iterator[Row]]]] = {
+        ".csv": _csv,
+        ".tsv": _tsv,
+        ".jsonl": _jsonl,
+        ".ndjson": _jsonl,
+        ".parquet": _parquet,
+    }
+    if path.suffix.lower() not in readers:
+        raise UserError(f"the ending of the table {path.name!r} is unknown", where=str(path), fix=f"save it as one of {', '.join(readers)}")
+    return readers[path.suffix.lower()](needed(path, "the table"))
 
 
 def _check_columns(names: list[str], columns: Columns, where: str) -> None:

@@ -1,0 +1,91 @@
+"""A small vanilla fusion head: what an encoder pair, which has no shared space, answers to a post.
+
+f(t, v) is one hidden layer over the concatenated factual features, trained on the train split. t* is the mean text (features are centred: 0). The
+interaction f(t, v) - f(t*, v) of the predicted class is what the image adds *to this text* (the mediator), not what it says alone (the shortcut).
+Letters: M posts, B of them in a batch, Dt and Dv widths of text and image features, C classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from causalroute.counterfactual.posts import Posts
+from causalroute.rng import torch_generator
+
+HIDDEN, STEPS, BATCH, RATE, DECAY = 64, 600, 128, 3e-3, 1e-2
+"""Units, steps, posts per step, AdamW learning rate and weight decay."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Vanilla:
+    """The trained head and the posts it was trained beside."""
+
+    head: torch.nn.Module
+    """(B, Dt + Dv) standardised -> (B, C)"""
+    text: torch.Tensor
+    """(M, Dt) standardised text features"""
+    image: torch.Tensor
+    """(M, Dv) standardised image features"""
+    mean: torch.Tensor
+    """(Dv,) of the image features of the train split"""
+    scale: torch.Tensor
+    """(Dv,) standard deviation of the same"""
+
+    def gradients(self) -> torch.Tensor:
+        """Of the interaction of the predicted class with respect to the image feature: (M, Dv)."""
+        probe = self.image.clone().requires_grad_(True)
+        both, alone = self._logits(self.text, probe)
+        chosen = both.argmax(1, keepdim=True)
+        (gradient,) = torch.autograd.grad((both - alone).gather(1, chosen).sum(), probe)
+        return gradient / self.scale
+
+    def answers(self, rows: list[int], features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """f(t, v) and f(t*, v) of the class predicted for the unedited post, with `features` (B, Dv) for v: (B,) each."""
+        text = self.text[rows]
+        chosen = self._logits(text, self.image[rows])[0].argmax(1, keepdim=True)
+        both, alone = self._logits(text, (features - self.mean) / self.scale)
+        return both.gather(1, chosen)[:, 0], alone.gather(1, chosen)[:, 0]
+
+    def _logits(self, text: torch.Tensor, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.head(torch.cat([text, image], 1)), self.head(torch.cat([torch.zeros_like(text), image], 1))
+
+
+def train_vanilla(posts: Posts, text: torch.Tensor, image: torch.Tensor, seed: int) -> Vanilla:
+    """The fusion head of M posts.
+
+    Args:
+        posts: M posts; labels of the train split are read, no others.
+        text: (M, Dt) factual text features.
+        image: (M, Dv) factual image features.
+        seed: of the weights and of the order of posts.
+    """
+    train = torch.from_numpy(np.flatnonzero(posts.train))
+    text, _, _ = _standard(text.float(), train)
+    image, mean, scale = _standard(image.float(), train)
+    head = _fit(torch.cat([text, image], 1), torch.tensor(posts.labels), train, posts.classes, seed)
+    return Vanilla(head, text, image, mean, scale)
+
+
+def _standard(features: torch.Tensor, train: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    mean, scale = features[train].mean(0), features[train].std(0) + 1e-6
+    return (features - mean) / scale, mean, scale
+
+
+def _fit(inputs: torch.Tensor, labels: torch.Tensor, train: torch.Tensor, classes: int, seed: int) -> torch.nn.Module:
+    """One hidden layer over the concatenation (products are not needed), trained on the train split."""
+    source = torch_generator(seed, "fusion head")
+    head = torch.nn.Sequential(torch.nn.Linear(inputs.shape[1], HIDDEN), torch.nn.GELU(), torch.nn.Linear(HIDDEN, classes))
+    for weight in head.parameters():
+        bound = 1 / (weight.shape[-1] ** 0.5)
+        torch.nn.init.uniform_(weight, -bound, bound, generator=source)
+    optimiser = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=DECAY)
+    for _ in range(STEPS):
+        rows = train[torch.randint(len(train), (BATCH,), generator=source)]
+        loss = torch.nn.functional.cross_entropy(head(inputs[rows]), labels[rows])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return head.requires_grad_(False)

@@ -1,0 +1,69 @@
+"""gallery.html: posts beside their counterfactuals. One file without network, readable without script; every word and name from the data is escaped.
+
+It shows posts and photos of people, so it lies beside the counterfactuals, which no commit takes, and not among the reports.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from causalroute import __version__
+from causalroute.counterfactual.showcase import Card
+from causalroute.report.grades import verdicts
+from causalroute.report.page import template_text
+
+PIECES = {"same": "span", "gone": "del", "new": "ins", "mask": "span", "cut": "span"}
+"""HTML element of each kind of piece: struck and inserted words are told apart without colour too."""
+
+
+def render(dataset: str, cards: Sequence[Card], gates: Mapping[str, Mapping[str, Any]]) -> str:
+    """The page as text.
+
+    Args:
+        dataset: its name.
+        cards: posts, editor by editor.
+        gates: what the gate found, by editor.
+    """
+    environment = Environment(autoescape=True, loader=FunctionLoader(template_text), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.finalize = lambda value: visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    filters = {
+        "editor": list(dict.fromkeys(card.editor for card in cards)),
+        "label": sorted({card.label for card in cards}),
+        "usable": sorted({usable(card) for card in cards}),
+        "why": list(dict.fromkeys(card.why for card in cards)),
+    }
+    # The stylesheets and the script are our own; everything else goes through autoescape.
+    return environment.get_template("gallery.html.j2").render(
+        dataset=dataset,
+        cards=[(card, usable(card)) for card in cards],
+        verdicts=[(name, verdicts(found)) for name, found in gates.items()],
+        filters=filters,
+        tags=PIECES,
+        style=Markup(template_text("page.css") + template_text("gallery.css")),
+        script=Markup(template_text("gallery.js")),
+        version=__version__,
+    )
+
+
+def usable(card: Card) -> str:
+    """Which of the swaps may be trained on."""
+    sides = [side for side, ok in (("text", card.text_ok), ("image", card.image_ok)) if ok]
+    return " and ".join(sides) if sides else "none"
+
+
+def visible(text: str) -> str:
+    """Control characters as their pictures or code points, for they are invisible, end lines, or turn the direction of what follows."""
+    return text if text.isascii() and text.isprintable() else "".join(_visible(character) for character in text)
+
+
+def _visible(character: str) -> str:
+    if character.isspace():
+        return " "
+    if unicodedata.category(character) == "Cf" and character != "\u200d":  # the joiner makes one emoji of several
+        return f"⟨{ord(character):04X}⟩"
+    return "�" if unicodedata.category(character) in ("Cc", "Cs") else character
