@@ -196,3 +196,12 @@ def test_the_stage_shows_train_and_validation_posts_alone(tmp_path: Path, monkey
     assert len(text) < 3_000_000
     assert gallery_stage.main(arguments) == 0
     assert layout.gallery("toy").read_text(encoding="utf-8") == text
+
+
+def test_attribute_words_are_never_called_an_image() -> None:
+    gates = {"e": {side: {"verdict": "passed", "reasons": []} for side in ("text", "image")}}
+    page = Page(render("toy", [card(chances=[("original", 0.5), ("image swapped", 0.5)])], gates, "attributes"))
+    words = " ".join(page.words)
+    assert "attributes swapped" in words
+    assert "image" not in words
+    assert [article["data-usable"] for article in page.found("article")] == ["text and attributes"]

@@ -21,26 +21,29 @@ PIECES = {"same": "span", "gone": "del", "new": "ins", "mask": "span", "cut": "s
 """HTML element of each kind of piece: struck and inserted words are told apart without colour too."""
 
 
-def render(dataset: str, cards: Sequence[Card], gates: Mapping[str, Mapping[str, Any]]) -> str:
+def render(dataset: str, cards: Sequence[Card], gates: Mapping[str, Mapping[str, Any]], visual: str = "image") -> str:
     """The page as text.
 
     Args:
         dataset: its name.
         cards: posts, editor by editor.
         gates: what the gate found, by editor.
+        visual: what the visual side is; attribute words are never called an image.
     """
     environment = Environment(autoescape=True, loader=FunctionLoader(template_text), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.finalize = lambda value: visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    other = "attributes" if visual == "attributes" else "image"
+    environment.filters["side"] = lambda name: name.replace("image", other)
     filters = {
         "editor": list(dict.fromkeys(card.editor for card in cards)),
         "label": sorted({card.label for card in cards}),
-        "usable": sorted({usable(card) for card in cards}),
+        "usable": sorted({usable(card, other) for card in cards}),
         "why": list(dict.fromkeys(card.why for card in cards)),
     }
     # The stylesheets and the script are our own; everything else goes through autoescape.
     return environment.get_template("gallery.html.j2").render(
         dataset=dataset,
-        cards=[(card, usable(card)) for card in cards],
+        cards=[(card, usable(card, other)) for card in cards],
         verdicts=[(name, verdicts(found)) for name, found in gates.items()],
         filters=filters,
         tags=PIECES,
@@ -50,9 +53,9 @@ def render(dataset: str, cards: Sequence[Card], gates: Mapping[str, Mapping[str,
     )
 
 
-def usable(card: Card) -> str:
-    """Which of the swaps may be trained on."""
-    sides = [side for side, ok in (("text", card.text_ok), ("image", card.image_ok)) if ok]
+def usable(card: Card, other: str = "image") -> str:
+    """Which of the swaps may be trained on; `other` names the visual side."""
+    sides = [side for side, ok in (("text", card.text_ok), (other, card.image_ok)) if ok]
     return " and ".join(sides) if sides else "none"
 
 

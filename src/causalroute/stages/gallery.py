@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         posts = judged_posts(manifest, table, factual, views, settings)
         found += cards(editor, posts, manifest, table, settings, count=CARDS // len(arguments.editors), **where)
         gates[editor] = io.read_json(layout.gate(arguments.dataset, editor))
-    io.write_text(layout.gallery(arguments.dataset), render(arguments.dataset, found, gates))
+    io.write_text(layout.gallery(arguments.dataset), render(arguments.dataset, found, gates, posts.visual))
     return 0
 
 
