@@ -18,7 +18,7 @@ SKILL = {
     "causal_moe": (2.8, 0.2), "oracle_erm": (2.9, 0.0), "oracle_swap": (3.0, 0.0),
 }  # fmt: skip
 AGREES = {"valid": 0.9, "id": 0.9, "ood": 0.1, "neutral": 0.5}
-VIEWS = ("factual", "swap_t", "swap_v", "swap_tv", "context", "core")
+VIEWS = ("factual", "swap_t", "swap_v", "swap_tv", "held_t", "held_v", "held_tv", "context", "core")
 
 
 def dataset(methods: tuple[str, ...] = tuple(SKILL), classes: tuple[str, ...] = ("literal", "sarcastic")) -> Dataset:
@@ -30,6 +30,7 @@ def dataset(methods: tuple[str, ...] = tuple(SKILL), classes: tuple[str, ...] = 
         positive=positive,
         backbone="b",
         editor="estimated",
+        held_out="other",
         methods=methods,
         sources=(Source(kind="planted"),),
     )
@@ -52,7 +53,7 @@ def _scores(base: dict[str, np.ndarray], skill: tuple[float, float], view: str, 
     core, cue = skill
     noise = 0.9 * base["hard"] + 0.4 * rng.normal(size=(len(base["id"]), classes))
     core_on, cue_on = view != "context", view != "core"
-    shown = (base["cue"] + 1) % classes if view.startswith("swap") else base["cue"]
+    shown = (base["cue"] + 1) % classes if view.startswith(("swap", "held")) else base["cue"]
     scores = core * core_on * np.eye(classes)[base["label"]] + cue * cue_on * np.eye(classes)[shown]
     return scores + noise * (core + cue > 0) + np.eye(classes)[0] * 1e-3
 

@@ -21,12 +21,14 @@ from causalroute import io, layout
 from causalroute.config import Dataset, Evaluate, Replicates
 from causalroute.errors import UserError
 from causalroute.evaluation.collect import chunks
-from causalroute.report import blocks, charts, markdown, tables, write
+from causalroute.report import blocks, charts, headline, markdown, tables, write
 from causalroute.stages import report as stage
 
 METHODS = ("majority", "bag_of_words", "text_only", "erm", "double_swap", "causal_moe", "oracle_erm")
 SIZES = {"valid": 60, "id": 100, "ood": 100}
 HOSTILE = '<script>alert("x")</script>|`[y](z)`'
+PASSED = {"passed": True, "verdict": "passed", "reasons": [], "undecided": []}
+FAILED = {"passed": False, "verdict": "failed", "reasons": ["told from real posts"], "undecided": []}
 SEEDS = Replicates(seeds=3, per_job=2)
 FILES = ("metrics.json", "results.csv", "results.md", "report.html", *(f"plots/{name}.csv" for name in layout.PLOTS))
 
@@ -51,7 +53,8 @@ def prepare(data: Dataset, sizes: dict[str, int] = SIZES, visual: str = "image")
     summary = {"classes": list(data.classes), "task": data.task, "visual": visual, "splits": {"train": train, "id": {"items": 100}}, "dropped": {HOSTILE: 1}}
     io.write_json(layout.summary("toy"), summary)
     io.write_json(layout.reports("toy") / "audit.json", audit())
-    io.write_json(layout.reports("toy") / "counterfactuals.json", {"known_truth": False, "editors": {HOSTILE: {"text": {"usable": 0.9}, "image": {}}}})
+    grades = {HOSTILE: {"text": {"usable": 0.9}, "image": {}}, "other": {"text": {"usable": 0.9}, "image": {}, "gate": {"text": PASSED, "image": FAILED}}}
+    io.write_json(layout.reports("toy") / "counterfactuals.json", {"known_truth": False, "editors": grades})
     ids = [f"{split}-{i:05d}" for split in ("id", "ood") for i in range(100)]
     io.write_parquet(layout.manifest("toy"), pl.DataFrame({"id": ids, "pair": [None] * 100 + ids[:30] + [None] * 70}))
     effect = pl.Series(np.tile([2.2, -2.2], 100), dtype=pl.Float32)
@@ -256,3 +259,16 @@ def test_styles_differ_in_colour_or_shape() -> None:
 @pytest.mark.parametrize(("value", "shown"), [(-0.0001, "0.0"), (0.12345, "12.3"), (1.0, "100.0")])
 def test_percent_has_no_negative_zero(value: float, shown: str) -> None:
     assert blocks.percent(value) == shown
+
+
+def test_only_held_out_swaps_that_passed_the_gate_are_in_the_table(run: tuple[Path, list[str]]) -> None:
+    text = (run[0] / "results.md").read_text()
+    assert "| held-out text swaps ID |" in text
+    assert "Held-out swaps: accuracy on ID posts whose text context was swapped" in text
+    assert "held_out_accuracy_tv" in (run[0] / "results.csv").read_text(), "the others are kept, out of the headline"
+    data = synthetic.dataset(METHODS)
+    gates = {"tv": (PASSED, PASSED), "v": (FAILED, PASSED), "": (FAILED, FAILED)}
+    for letters, (text_side, image_side) in gates.items():
+        grades = {"editors": {"other": {"gate": {"text": text_side, "image": image_side}}}}
+        assert headline.fair_swaps(data, grades) == letters
+    assert headline.fair_swaps(data, {"editors": {}}) == ""

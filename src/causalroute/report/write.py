@@ -44,10 +44,12 @@ def _write_texts(
     config: Mapping[str, Any], parameters: Mapping[str, int],
 ) -> None:  # fmt: skip
     visual = str(summary.get("visual"))
-    shown = headline.columns(dataset, results)
+    graded = _json(folder / "counterfactuals.json")
+    swaps = headline.fair_swaps(dataset, graded)
+    shown = headline.columns(dataset, results, swaps)
     rows = headline.lines(results, shown, evaluate, visual, parameters)
     title = f"{name}: {dataset.task} from text and {'attributes' if visual == 'attributes' else 'image'}"
-    told, notes = claims.sentences(results, evaluate), headline.notes(results, evaluate, summary)
+    told, notes = claims.sentences(results, evaluate), headline.notes(results, evaluate, summary, swaps)
     known = page.facts(dataset, summary, len(results.seeds))
     posts = page.posts(dataset, summary, results)
     sizes = ", ".join(f"{split} {count}" for split, count in zip(posts.header[1:], posts.rows[0][1:], strict=True))
@@ -59,7 +61,7 @@ def _write_texts(
         findings=headline.findings(results, evaluate, visual), control=claims.control_table(results, evaluate), notes=notes,
         figures=[*drawn, *([probes] if probes else [])],
         details=page.details(results, visual, 1 - evaluate.confidence), calibration=page.calibration_rows(results, visual),
-        audit=shortcuts.section(audit, summary), grades=grades.section(_json(folder / "counterfactuals.json"), visual),
+        audit=shortcuts.section(audit, summary), grades=grades.section(graded, visual),
         settings={key: io.canonical_json(value) for key, value in sorted(config.items())},
         digest=io.sha256_bytes(io.canonical_json(config).encode())[:16],
     )  # fmt: skip
