@@ -151,7 +151,7 @@ def notes(results: Results, evaluate: Evaluate, summary: Mapping[str, Any], swap
             found.append(f"Minimal detectable difference in accuracy (80 % power, before Holm, median over methods), points: {', '.join(sizes)}.")
     found.append(f"Worst group: lowest accuracy among groups of at least {MIN_ITEMS} items. Consistency: answer kept when both contexts are swapped.")
     if any(row.metric.startswith("held_out_") for row in results.rows):
-        told = {"tv": "both contexts were", "t": "text context was", "v": "visual context was"}
+        told = {"tv": "two contexts were", "t": "text context was", "v": "visual context was"}
         found.append(
             f"Held-out swaps: accuracy on ID posts whose {told[swaps]} swapped by an editor that no method trained on (but the oracle, where it is its own)."
             if swaps
