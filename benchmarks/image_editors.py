@@ -31,11 +31,11 @@ from causalroute.counterfactual.grade import grade
 from causalroute.counterfactual.sources import Sources
 from causalroute.counterfactual.views import view_inputs
 from causalroute.features.backbone import load_backbone
-from causalroute.features.build import ids_digest, windows_of
+from causalroute.features.build import windows_of
 from causalroute.features.encode import Encoding, encode
 from causalroute.features.pooled import Patches, patch_views
 from causalroute.features.store import Store
-from causalroute.io import write_tensors
+from causalroute.io import ids_digest, write_tensors
 from causalroute.rng import generator
 
 EDITORS = ("truth", "saliency", "occlusion", "attention", "similarity", "centre", "random")

@@ -18,11 +18,11 @@ from tests.unit.test_image_editors import GreenSeer
 from causalroute import layout
 from causalroute.counterfactual.pixels import inner, pack_mask
 from causalroute.errors import UserError
-from causalroute.features.build import ids_digest, windows_of
+from causalroute.features.build import windows_of
 from causalroute.features.encode import Encoding
 from causalroute.features.pooled import FREE, INSIDE, Patches, Pool, context_patches, core_patches, patch_views, shares
 from causalroute.features.store import Store
-from causalroute.io import read_tensors, write_tensors
+from causalroute.io import ids_digest, read_tensors, write_tensors
 
 assert checkout  # a fixture
 WHOLE = (0.0, 0.0, 1.0, 1.0)

@@ -16,7 +16,7 @@ from tests.unit.tiny_models import save_clip
 from causalroute.config import Backbone, Editor
 from causalroute.counterfactual.posts import UNKNOWN, Posts
 from causalroute.counterfactual.sources import Sources
-from causalroute.counterfactual.text import marks, occlusion, vanilla
+from causalroute.counterfactual.text import find, occlusion, vanilla
 from causalroute.counterfactual.text.occlusion import MIN_POSTS, Effect
 from causalroute.counterfactual.tokens import tokenize
 from causalroute.errors import UserError
@@ -97,13 +97,13 @@ def test_direct_effects_are_context_and_needed_words_are_core(words: Words) -> N
     assert polar, "with a bar of 0 words are asked about too"
     assert all(found[tag].context and found[tag].core < occlusion.CORE for tag in tags)
     assert all(not found[word].context and found[word].core > 0.7 for word in polar)
-    marked = marks(posts, EDITOR, sources)
+    marked = find(posts, EDITOR, sources).marks
     assert all(mark.tolist() == [False] * 4 + [True] for mark in marked)
 
 
 def test_nothing_is_context_where_nothing_is_planted(words: Words) -> None:
     posts, sources = sarcastic(1200, rho=0.5)
-    assert not np.concatenate(marks(posts, EDITOR, sources)).any()
+    assert not np.concatenate(find(posts, EDITOR, sources).marks).any()
     assert not words.texts, "what the labels do not know is not even asked about"
 
 
@@ -112,12 +112,12 @@ def test_planted_truth(words: Words) -> None:
     posts, true = planted(1200)
     random = np.random.default_rng(1)
     image = random.normal(size=(len(posts.ids), 4)).astype(np.float32)
-    assert f1(marks(posts, EDITOR, sources_of(posts, image)), true) >= 0.95
+    assert f1(find(posts, EDITOR, sources_of(posts, image)).marks, true) >= 0.95
 
 
 def test_cost_is_bounded_by_types_and_not_by_posts(words: Words, quick: None) -> None:
     posts, sources = sarcastic(1200)
-    marks(posts, EDITOR, sources)
+    find(posts, EDITOR, sources)
     assert len(words.texts) == 4 * occlusion.OCCURRENCES
     assert all(len(tokenize(text)) == 4 for text in words.texts), "the hashtag is gone, all else is there"
 
@@ -145,7 +145,7 @@ def test_rare_surface_tokens_are_judged_together(words: Words) -> None:
     posts = make([*texts, "the bus #new is late", "#love is late"], [*labels.tolist(), 0, 1], [True] * 600 + [False] * 2)
     sources = sources_of(posts, random.normal(size=(602, 3)).astype(np.float32))
     assert set(occlusion.candidates(posts, occlusion.types(posts), 5.0)) == {"rare hashtag"}
-    found = marks(posts, EDITOR, sources)
+    found = find(posts, EDITOR, sources).marks
     assert found[600].tolist() == [False, False, True, False, False]
     assert not found[601].any(), "a sentiment word stays core, as a hashtag too"
 
@@ -176,9 +176,9 @@ def test_the_rule(kind: str, direct: float, error: float, need: float, context: 
 def test_what_is_missing_is_told() -> None:
     posts = make(["bus #a", "tram #b"] * 30, [0, 1] * 30)
     with pytest.raises(UserError, match="needs a backbone"):
-        marks(posts, EDITOR, Sources(Path()))
+        find(posts, EDITOR, Sources(Path()))
     with pytest.raises(UserError, match="there is none"):
-        marks(posts, EDITOR, sources_of(posts, np.full((60, 3), 0.1, dtype=np.float32)))
+        find(posts, EDITOR, sources_of(posts, np.full((60, 3), 0.1, dtype=np.float32)))
 
 
 def test_f_sees_what_is_there_and_answers_without_the_other_side() -> None:

@@ -11,7 +11,7 @@ from causalroute.config import Editor
 from causalroute.counterfactual.donors import Donors
 from causalroute.counterfactual.posts import UNKNOWN, Posts
 from causalroute.counterfactual.sources import Sources
-from causalroute.counterfactual.text import edit_texts, marks
+from causalroute.counterfactual.text import edit_texts, find
 from causalroute.counterfactual.text.swap import LIST, context_lean, swap
 from causalroute.counterfactual.tokens import tokenize
 from causalroute.errors import UserError
@@ -57,7 +57,7 @@ def test_edits_are_counted() -> None:
 def test_every_swap_of_a_planted_post_shows_the_other_cue() -> None:
     posts = tagged(0.9, 600)
     editor = Editor(text="lexicon", image="saliency", swaps=2)
-    table = edit_texts(posts, marks(posts, editor, Sources(Path())), 2, 0)
+    table = edit_texts(posts, find(posts, editor, Sources(Path())).marks, 2, 0)
     cue = {"#east": 0, "#west": 0, "#north": 1, "#south": 1}
     label = dict(zip(posts.ids, posts.labels, strict=True))
     for text, own, swaps, donors in zip(posts.texts, posts.labels, table["t_swap"].to_list(), table["t_donor"].to_list(), strict=True):
@@ -76,7 +76,7 @@ def test_donors_are_train_posts_and_depend_on_seed_and_id_alone() -> None:
     posts = tagged(0.9, 400)
     train = np.arange(400) < 300
     posts = Posts(posts.ids, posts.texts, posts.tokens, np.where(train, posts.labels, UNKNOWN), train)
-    found = marks(posts, Editor(text="lexicon", image="saliency"), Sources(Path()))
+    found = find(posts, Editor(text="lexicon", image="saliency"), Sources(Path())).marks
     one, two, other = (edit_texts(posts, found, 2, seed) for seed in (0, 0, 1))
     assert one.equals(two)
     assert not one["t_donor"].equals(other["t_donor"])
@@ -101,7 +101,7 @@ def test_more_swaps_than_donors_repeat_them_and_no_donor_is_no_swap() -> None:
 
 def test_the_random_editor_marks_as_many_tokens_elsewhere() -> None:
     posts = tagged(0.9, 500)
-    found, random = (marks(posts, Editor(text=name, image="random"), Sources(Path())) for name in ("lexicon", "random"))  # type: ignore[arg-type]
+    found, random = (find(posts, Editor(text=name, image="random"), Sources(Path())).marks for name in ("lexicon", "random"))  # type: ignore[arg-type]
     assert [mark.sum() for mark in random] == [mark.sum() for mark in found]
     agree = np.mean([(one & two).any() for one, two in zip(found, random, strict=True)])
     assert 0.1 < agree < 0.3, "one of five tokens by chance"
@@ -111,15 +111,15 @@ def test_the_truth_editor_marks_the_true_spans_and_needs_them() -> None:
     posts = make(["bus #a late", "tram #b"], [0, 1])
     truth = pl.DataFrame({"id": ["p1", "p0"], "cue_spans": [[{"start": 5, "end": 7}], [{"start": 4, "end": 6}]]})
     editor = Editor(text="truth", image="truth")
-    assert [mark.tolist() for mark in marks(posts, editor, Sources(Path(), truth))] == [[False, True, False], [False, True]]
+    assert [mark.tolist() for mark in find(posts, editor, Sources(Path(), truth)).marks] == [[False, True, False], [False, True]]
     with pytest.raises(UserError, match="needs known truth"):
-        marks(posts, editor, Sources(Path()))
+        find(posts, editor, Sources(Path()))
     with pytest.raises(UserError, match="1 posts have no known truth, the first is 'p1'"):
-        marks(posts, editor, Sources(Path(), truth.filter(pl.col("id") == "p0")))
+        find(posts, editor, Sources(Path(), truth.filter(pl.col("id") == "p0")))
 
 
 def test_lean_is_what_the_context_speaks_for() -> None:
     posts = tagged(0.9, 600)
-    lean = context_lean(posts, marks(posts, Editor(text="lexicon", image="random"), Sources(Path())))
+    lean = context_lean(posts, find(posts, Editor(text="lexicon", image="random"), Sources(Path())).marks)
     assert lean.tolist() == [int(text.split()[-1] in ("#north", "#south")) for text in posts.texts]
     assert context_lean(posts, [np.zeros(len(tokens), dtype=bool) for tokens in posts.tokens]).tolist() == [UNKNOWN] * 600

@@ -12,7 +12,7 @@ from tests.unit.test_lexicon import make
 from causalroute.config import Editor, Planted
 from causalroute.counterfactual.posts import Posts
 from causalroute.counterfactual.sources import Sources
-from causalroute.counterfactual.text import EDITORS, edit_texts, find, lexicon, marks, surface
+from causalroute.counterfactual.text import EDITORS, edit_texts, find, lexicon, surface
 from causalroute.counterfactual.text.truth import overlap
 from causalroute.counterfactual.tokens import SURFACE, tokenize, tokenize_many
 from causalroute.data.planted import benchmark
@@ -69,7 +69,7 @@ def test_pairs_match_and_words_other_than_credits_stay(words: list[str]) -> None
 def test_bad_input_is_edited_like_any_other(name: str) -> None:
     texts = [*BAD.values(), *["late bus #a"] * 200, *["early bus #b"] * 200]
     posts = make(texts, [i % 2 for i in range(len(BAD))] + [0] * 200 + [1] * 200)
-    found = marks(posts, Editor(text=name, image="random", z=3.0), Sources(Path()))  # type: ignore[arg-type]
+    found = find(posts, Editor(text=name, image="random", z=3.0), Sources(Path())).marks  # type: ignore[arg-type]
     table = edit_texts(posts, found, 1, 0)
     assert table.height == len(texts)
     for text, tokens, mark, row in zip(texts[: len(BAD)], posts.tokens, found, table.iter_rows(named=True), strict=False):
@@ -104,7 +104,7 @@ def f1(found: list[np.ndarray], true: list[np.ndarray]) -> float:
 def test_planted_cues_are_found_and_random_tokens_are_not_them() -> None:
     posts, true = planted(1500)
     editors = [Editor(text="lexicon", image="random"), Editor(text="surface", image="random"), Editor(text="random", image="random")]
-    scores = {editor.text: f1(marks(posts, editor, Sources(Path())), true) for editor in editors}
+    scores = {editor.text: f1(find(posts, editor, Sources(Path())).marks, true) for editor in editors}
     assert scores["lexicon"] >= 0.95
     assert scores["surface"] >= 0.95
     assert scores["random"] < 0.4
@@ -116,7 +116,7 @@ def test_every_editor_of_the_settings_is_registered() -> None:
 
 def test_failures_are_counted_by_reason(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     posts = make(["bus #a", "tram #b", "car"], [0, 1, 0])
-    found = marks(posts, Editor(text="surface", image="random"), Sources(Path()))
+    found = find(posts, Editor(text="surface", image="random"), Sources(Path())).marks
     monkeypatch.setitem(EDITORS, "surface", lambda *_: surface_with_failures(found))
     find(posts, Editor(text="surface", image="random"), Sources(Path()))
     assert "2 of 3 posts: no edit (malformed 1, refused 1)" in capsys.readouterr().err

@@ -23,6 +23,7 @@ KILLED_IN = [
     "features/planted_clip/factual",
     "counterfactuals/estimated",
     "features/planted_clip/truth",
+    "gate/estimated",
     "train",
     "evaluate",
     "report",

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from causalroute.audit.cues import Gathered, Numbers, Present
 from causalroute.audit.posts import Posts
 from causalroute.audit.text import Encoded, bigrams, encode, tokens
+from causalroute.counterfactual.probes import wilson
 from causalroute.counterfactual.tokens import SURFACE
 from causalroute.rng import generator
 
@@ -22,8 +23,6 @@ STRENGTH = 2.0
 """Inverse regularisation of the logistic regressions."""
 WIDEST = 100_000
 """Most frequent 1- and 2-grams kept."""
-Z95 = 1.959964
-"""Normal quantile of a 95 % interval."""
 Features = Callable[[NDArray[np.bool_]], Any]
 """Training posts -> features of all posts, fitted on the training posts alone."""
 
@@ -155,8 +154,6 @@ def _cross_fit(features: Features, posts: Posts, fold: NDArray[np.int64]) -> dic
 
 def score(right: int, items: int, labels: NDArray[np.int64]) -> dict[str, float]:
     """Accuracy, its Wilson interval (Wilson, 1927) and the majority share."""
-    share, square = right / items, Z95**2
-    centre = (share + square / (2 * items)) / (1 + square / items)
-    half = Z95 * np.sqrt(share * (1 - share) / items + square / (4 * items**2)) / (1 + square / items)
+    found = wilson(right, items)
     majority = float(np.bincount(labels).max() / len(labels))
-    return {"accuracy": share, "low": float(centre - half), "high": float(centre + half), "majority": majority, "items": items}
+    return {"accuracy": found["value"], "low": found["low"], "high": found["high"], "majority": majority, "items": items}

@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from causalroute.data.duplicates import components, exact_pairs
 from causalroute.rng import generator
 
 Floats = NDArray[np.float64]
@@ -42,16 +43,11 @@ class Interval(TypedDict):
 
 def folds_of(groups: Sequence[tuple[str, ...]], folds: int, seed: int) -> Rows:
     """Fold of each post: (n,). Posts that share any of their keys (same text, same image), directly or through others, share a fold."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    names: dict[str, int] = {}
-    edges = [(row, names.setdefault(key, len(names))) for row, keys in enumerate(groups) for key in keys]
-    rows, keys = np.array(edges, dtype=np.int64).reshape(-1, 2).T
-    size = len(groups) + len(names)
-    _, component = connected_components(coo_array((np.ones(len(rows)), (rows, len(groups) + keys)), shape=(size, size)), directed=False)
-    order = generator(seed, "gate folds").permutation(int(component.max(initial=0)) + 1)
-    return (order % folds)[component[: len(groups)]].astype(np.int64)
+    held = [(row, key) for row, keys in enumerate(groups) for key in keys]
+    pairs = ((held[a][0], held[b][0]) for a, b in exact_pairs([key for _, key in held]))
+    names, component = np.unique(components(len(groups), pairs), return_inverse=True)
+    order = generator(seed, "gate folds").permutation(max(1, len(names)))
+    return (order % folds)[component].astype(np.int64)
 
 
 def linear_scores(train: Floats, labels: Rows, judged: Sequence[Floats], classes: int) -> list[Floats]:
@@ -158,11 +154,11 @@ def balanced(right: NDArray[np.bool_], labels: Rows) -> Interval:
 
 
 def wilson(hits: int, items: int) -> Interval:
-    """A share with its Wilson interval (Wilson, 1927)."""
-    share, square = hits / max(1, items), Z95**2
-    centre = (share + square / (2 * max(1, items))) / (1 + square / max(1, items))
-    half = Z95 * float(np.sqrt(share * (1 - share) / max(1, items) + square / (4 * max(1, items) ** 2))) / (1 + square / max(1, items))
-    return {"value": share, "low": max(0.0, centre - half), "high": min(1.0, centre + half)}
+    """A share with its Wilson interval (Wilson, 1927); of no items, that of one."""
+    from scipy.stats import binomtest
+
+    found = binomtest(hits, max(1, items)).proportion_ci(method="wilson")
+    return {"value": hits / max(1, items), "low": float(found.low), "high": float(found.high)}
 
 
 def words_read(train: Sequence[str], labels: Rows, judged: Sequence[str]) -> Rows:

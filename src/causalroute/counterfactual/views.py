@@ -33,8 +33,8 @@ EDITED = ("t_s", "t_c", "t_0", "t_swap", "v_s", "v_c", "v_0", "v_swap")
 SWAP_FILL = "blur"
 """How a donor's core is filled, unless the editor paints in: interpolated from around it, for a flat patch would show its silhouette."""
 
-LENT = 16
-"""Donors kept in memory: those that the threads are at, with room to spare."""
+LENT = 8
+"""Donors kept in memory, decoded: those that the threads are at. Photos may be large, so no more."""
 
 Visual = Literal["image", "attributes", "none"]
 

@@ -21,17 +21,12 @@ from causalroute.errors import UserError
 from causalroute.features.encode import Encoding, Input, encode
 from causalroute.features.pooled import Patches, patch_views
 from causalroute.features.window import Window, crop_window
-from causalroute.io import read_tensors, sha256_bytes, write_tensors
+from causalroute.io import ids_digest, read_tensors, write_tensors
 
 POOLED = ("v_s", "v_c", "v_swap")
 """Views that level `patches` makes without encoding an image."""
 RAMP = 256
 """Longer side in pixels of the ramp that shows what the preprocessing crops away."""
-
-
-def ids_digest(ids: Sequence[str]) -> str:
-    """What `ids_sha256` of a feature file is: equal for equal ids in equal order."""
-    return sha256_bytes(*(name.encode() for name in ids))
 
 
 def write_factual(dataset: str, backbone_name: str, job: Encoding) -> Path:
@@ -73,7 +68,7 @@ def _pooled(
     dataset: str, backbone_name: str, job: Encoding, manifest: pl.DataFrame, counterfactuals: pl.DataFrame, blank: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     """The POOLED views from the patch features of the factual images."""
-    patches = Patches(layout.features(dataset, backbone_name, "factual.tokens"), ids_digest(manifest["id"].to_list()))
+    patches = Patches(layout.features(dataset, backbone_name, "factual.tokens"), ids_digest(manifest["id"]))
     factual, _ = read_tensors(layout.features(dataset, backbone_name, "factual"))
     return patch_views(manifest, counterfactuals, windows_of(job), patches, factual["v"], blank)
 
@@ -98,7 +93,7 @@ def _encode_all(job: Encoding, views: dict[str, Sequence[Input]]) -> dict[str, l
 
 def _metadata(job: Encoding, manifest: pl.DataFrame, text: torch.Tensor, image: torch.Tensor) -> dict[str, str]:
     dims = {"text_dim": str(text.shape[-1]), "image_dim": str(image.shape[-1])}
-    return {"ids_sha256": ids_digest(manifest["id"].to_list()), "backbone_key": job.backbone.key, **dims}
+    return {"ids_sha256": ids_digest(manifest["id"]), "backbone_key": job.backbone.key, **dims}
 
 
 def _read(path: Path) -> pl.DataFrame:

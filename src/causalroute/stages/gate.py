@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -31,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = gate(posts, settings)
     for sentence in failures(found):
         print(f"{arguments.editor} fails the gate; {sentence}", file=sys.stderr)
-    io.write_json(verdict_file(arguments.dataset, arguments.editor), found)
+    io.write_json(layout.gate(arguments.dataset, arguments.editor), found)
     return 0
 
 
@@ -42,11 +41,6 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def verdict_file(dataset: str, editor: str) -> Path:
-    """Where the verdict on an editor lies."""
-    return layout.gate(dataset, editor)
-
-
 def read(dataset: str, editor: str, backbone: str) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, Any], dict[str, Any]]:
     """Manifest, counterfactuals, factual features and features of the editor's views.
 
@@ -54,7 +48,7 @@ def read(dataset: str, editor: str, backbone: str) -> tuple[pl.DataFrame, pl.Dat
         UserError: features of another manifest.
     """
     manifest, table = pl.read_parquet(layout.manifest(dataset)), pl.read_parquet(layout.counterfactuals(dataset, editor))
-    digest = io.sha256_bytes(*(name.encode() for name in manifest["id"]))
+    digest = io.ids_digest(manifest["id"])
 
     def features(views: str) -> dict[str, Any]:
         path = layout.features(dataset, backbone, views)

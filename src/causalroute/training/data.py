@@ -21,7 +21,7 @@ from torch import Tensor
 
 from causalroute import layout
 from causalroute.errors import UserError
-from causalroute.io import read_json, sha256_bytes
+from causalroute.io import ids_digest, read_json
 from causalroute.methods.base import Posts
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def load_posts(
     files.existing()
     frame = pl.read_parquet(files.manifest, columns=["id", "split", "text", "label"]).with_row_index("row")
     total = frame.height
-    digest = sha256_bytes(*(name.encode() for name in frame["id"]))
+    digest = ids_digest(frame["id"])
     frame = frame.filter(pl.col("split").is_in(list(splits)))
     _require_splits(frame, splits, files.manifest)
     rows = torch.from_numpy(frame["row"].to_numpy().copy()).long()

@@ -12,11 +12,12 @@ import dataclasses
 import numpy as np
 import torch
 
+from causalroute.counterfactual import heads
 from causalroute.counterfactual.posts import Posts
 from causalroute.rng import torch_generator
 
-HIDDEN, STEPS, BATCH, RATE, DECAY = 64, 600, 128, 3e-3, 1e-2
-"""Units, steps, posts per step, AdamW learning rate and weight decay."""
+STEPS, DECAY = 600, 1e-2
+"""Steps and weight decay."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Vanilla:
         """f(t, v) and f(t*, v) of the class predicted for the unedited post, with `features` (B, Dv) for v: (B,) each."""
         text = self.text[rows]
         chosen = self._logits(text, self.image[rows])[0].argmax(1, keepdim=True)
-        both, alone = self._logits(text, (features - self.mean) / self.scale)
+        both, alone = self._logits(text, heads.standardised(features, (self.mean, self.scale)))
         return both.gather(1, chosen)[:, 0], alone.gather(1, chosen)[:, 0]
 
     def _logits(self, text: torch.Tensor, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,29 +64,13 @@ def train_vanilla(posts: Posts, text: torch.Tensor, image: torch.Tensor, seed: i
         seed: of the weights and of the order of posts.
     """
     train = torch.from_numpy(np.flatnonzero(posts.train))
-    text, _, _ = _standard(text.float(), train)
-    image, mean, scale = _standard(image.float(), train)
-    head = _fit(torch.cat([text, image], 1), torch.tensor(posts.labels), train, posts.classes, seed)
-    return Vanilla(head, text, image, mean, scale)
+    text, image = text.float(), image.float()
+    scale = heads.scale_of(image[train])
+    text, image = heads.standardised(text, heads.scale_of(text[train])), heads.standardised(image, scale)
+    inputs, labels, source = torch.cat([text, image], 1), torch.tensor(posts.labels), torch_generator(seed, "fusion head")
 
+    def batch() -> tuple[torch.Tensor, torch.Tensor]:
+        rows = train[torch.randint(len(train), (heads.BATCH,), generator=source)]
+        return inputs[rows], labels[rows]
 
-def _standard(features: torch.Tensor, train: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    mean, scale = features[train].mean(0), features[train].std(0) + 1e-6
-    return (features - mean) / scale, mean, scale
-
-
-def _fit(inputs: torch.Tensor, labels: torch.Tensor, train: torch.Tensor, classes: int, seed: int) -> torch.nn.Module:
-    """One hidden layer over the concatenation (products are not needed), trained on the train split."""
-    source = torch_generator(seed, "fusion head")
-    head = torch.nn.Sequential(torch.nn.Linear(inputs.shape[1], HIDDEN), torch.nn.GELU(), torch.nn.Linear(HIDDEN, classes))
-    for weight in head.parameters():
-        bound = 1 / (weight.shape[-1] ** 0.5)
-        torch.nn.init.uniform_(weight, -bound, bound, generator=source)
-    optimiser = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=DECAY)
-    for _ in range(STEPS):
-        rows = train[torch.randint(len(train), (BATCH,), generator=source)]
-        loss = torch.nn.functional.cross_entropy(head(inputs[rows]), labels[rows])
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    return head.requires_grad_(False)
+    return Vanilla(heads.fit(inputs.shape[1], posts.classes, batch, STEPS, DECAY, source), text, image, *scale)

@@ -14,11 +14,11 @@ from causalroute.counterfactual.posts import Posts
 from causalroute.counterfactual.sources import Sources
 from causalroute.counterfactual.text import lexicon, random, surface, truth
 from causalroute.counterfactual.text.flip import published
-from causalroute.counterfactual.text.found import Found, Marks, Side
+from causalroute.counterfactual.text.found import Found, Side
 from causalroute.counterfactual.text.swap import edit_texts
 from causalroute.errors import UserError
 
-__all__ = ["EDITORS", "edit_texts", "find", "flips", "marks"]
+__all__ = ["EDITORS", "edit_texts", "find", "flips"]
 
 
 def _truth(posts: Posts, editor: Editor, sources: Sources, side: Side) -> Found:
@@ -68,11 +68,6 @@ def find(posts: Posts, editor: Editor, sources: Sources, side: Side = "text") ->
             reasons = ", ".join(f"{reason} {count}" for reason, count in Counter(failures.values()).most_common())
             print(f"text editor {editor.text!r}: {len(failures)} of {len(posts.ids)} posts: {what} ({reasons})", file=sys.stderr)
     return found
-
-
-def marks(posts: Posts, editor: Editor, sources: Sources) -> Marks:
-    """True for each context token of each post; see `find`."""
-    return find(posts, editor, sources).marks
 
 
 def flips(posts: Posts, found: Found, sources: Sources) -> list[str | None]:

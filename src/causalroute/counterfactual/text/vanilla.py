@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from causalroute.counterfactual import heads
 from causalroute.counterfactual.posts import Posts
 from causalroute.rng import torch_generator
 
-HIDDEN, STEPS, BATCH, RATE, DECAY = 64, 300, 128, 3e-3, 1e-1
-"""Units, steps, posts per step, AdamW learning rate and weight decay."""
+STEPS, DECAY = 300, 1e-1
+"""Steps and weight decay."""
 DROPPED = 0.3
 """Share of training rows that see no other side."""
 
@@ -42,8 +43,8 @@ class Vanilla:
             own: (N, Da) raw features a.
             other: (N, Db) raw features b; None: b* for all.
         """
-        a = _standard(torch.from_numpy(own), self.own)
-        b = torch.zeros(len(own), len(self.other[0])) if other is None else _standard(torch.from_numpy(other), self.other)
+        a = heads.standardised(torch.from_numpy(own), self.own)
+        b = torch.zeros(len(own), len(self.other[0])) if other is None else heads.standardised(torch.from_numpy(other), self.other)
         scores = self.head(torch.cat([a, b], 1))
         return (scores - scores.mean(1, keepdim=True)).double().numpy()
 
@@ -59,28 +60,13 @@ def train(posts: Posts, own: NDArray[np.float32], other: NDArray[np.float32], se
     """
     rows = np.flatnonzero(posts.train)
     a, b = (torch.from_numpy(features[rows]) for features in (own, other))
-    scales = [(x.mean(0), x.std(0) + 1e-6) for x in (a, b)]
-    a, b = (_standard(x, scale) for x, scale in zip((a, b), scales, strict=True))
+    scales = [heads.scale_of(x) for x in (a, b)]
+    a, b = (heads.standardised(x, scale) for x, scale in zip((a, b), scales, strict=True))
     labels, source = torch.from_numpy(posts.labels[rows]), torch_generator(seed, "vanilla fusion")
-    head = _head(a.shape[1] + b.shape[1], posts.classes, source)
-    optimiser = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=DECAY)
-    for _ in range(STEPS):
-        batch = torch.randint(len(rows), (BATCH,), generator=source)
-        seen = torch.rand(BATCH, 1, generator=source) >= DROPPED
-        loss = torch.nn.functional.cross_entropy(head(torch.cat([a[batch], b[batch] * seen], 1)), labels[batch])
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    return Vanilla(head.requires_grad_(False), scales[0], scales[1])
 
+    def batch() -> tuple[torch.Tensor, torch.Tensor]:
+        drawn = torch.randint(len(rows), (heads.BATCH,), generator=source)
+        seen = torch.rand(heads.BATCH, 1, generator=source) >= DROPPED
+        return torch.cat([a[drawn], b[drawn] * seen], 1), labels[drawn]
 
-def _standard(features: torch.Tensor, scale: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    return (features.float() - scale[0]) / scale[1]
-
-
-def _head(width: int, classes: int, source: torch.Generator) -> torch.nn.Module:
-    head = torch.nn.Sequential(torch.nn.Linear(width, HIDDEN), torch.nn.GELU(), torch.nn.Linear(HIDDEN, classes))
-    for weight in head.parameters():
-        bound = 1 / (weight.shape[-1] ** 0.5)
-        torch.nn.init.uniform_(weight, -bound, bound, generator=source)
-    return head
+    return Vanilla(heads.fit(a.shape[1] + b.shape[1], posts.classes, batch, STEPS, DECAY, source), scales[0], scales[1])
