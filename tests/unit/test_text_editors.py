@@ -83,6 +83,15 @@ def test_donors_are_train_posts_and_depend_on_seed_and_id_alone() -> None:
     assert {donor for donors in one["t_donor"].to_list() for donor in donors} <= set(posts.ids[:300])
 
 
+def test_the_style_of_a_post_stays_in_its_context_where_asked() -> None:
+    posts = make(["@app the bus #a", "@app the tram #b"], [0, 1])
+    marks = [np.array([False, False, False, True])] * 2
+    plain, styled = (edit_texts(posts, marks, 1, 0, style=style) for style in (False, True))
+    assert plain["t_s"][0] == "[MASK] [MASK] [MASK] #a"
+    assert styled["t_s"][0] == "@app [MASK] [MASK] #a"
+    assert plain.drop("t_s").equals(styled.drop("t_s"))
+
+
 def test_a_post_without_context_among_posts_without_any_cannot_be_swapped() -> None:
     posts = make(["the bus", "a train", "the tram", "a car"], [0, 1, 0, 1])
     table = edit_texts(posts, [np.zeros(2, dtype=bool)] * 4, 2, 0)

@@ -73,6 +73,12 @@ class Planted:
     """the same for the background"""
     label_noise: float = 0.08
     """share of train and valid labels replaced by another class (also in their oracle twins)"""
+    sources: tuple[Literal["both", "none", "core_text", "core_image"], ...] = ()
+    """equal shares of posts: both cues are shortcuts there, or none, or one belongs to the meaning and the other is a shortcut (empty: one, both, no style)"""
+    style: Literal["shown", "hidden"] = "shown"
+    """whether a post shows its source, by a handle in the text and a frame around the image, or shows those of a random one"""
+    core_bias: float = 0.5
+    """sources core_*: probability that the cue which belongs to the meaning agrees with the label in train, valid and id; 1 - core_bias in ood"""
 
 
 @section

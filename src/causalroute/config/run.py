@@ -32,6 +32,8 @@ class Pretrain:
     """pixels"""
     patch_size: int = 8
     """pixels"""
+    styles: bool = False
+    """images have frames and some captions handles, as posts of several planted sources do"""
 
 
 @section
@@ -110,6 +112,8 @@ class Editor:
     """what the core is filled with in v_s"""
     level: Literal["pixels", "patches"] = "pixels"
     """image views are edited pixels encoded again, or cached patch features pooled again (cheap, but patches know their neighbours)"""
+    style: bool = False
+    """t_s also keeps hashtags, mentions, links, emoji and numbers that are not context: the style of the post, which may tell where a context is a shortcut"""
     llm: Llm | None = None
     """text: llm needs it"""
 

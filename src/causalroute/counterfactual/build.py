@@ -54,7 +54,7 @@ def build(manifest: pl.DataFrame, editor: Editor, sources: Sources) -> pl.DataFr
     rows = edited(manifest)
     posts = posts_of(rows)
     found = find_context(posts, editor, sources)
-    table = edit_texts(posts, found.marks, editor.swaps, editor.seed, unusable=found.failures)
+    table = edit_texts(posts, found.marks, editor.swaps, editor.seed, unusable=found.failures, style=editor.style)
     table = table.with_columns(pl.Series("t_flip", flips(posts, found, sources), pl.String))
     side = visual_side(rows)
     if side == "image":

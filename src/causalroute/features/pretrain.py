@@ -56,8 +56,8 @@ class Pool:
         smiles: bool (N,), of the faces; nothing is trained on it.
     """
 
-    def __init__(self, seed: int, first: int, count: int, tokenizer: PreTrainedTokenizerFast) -> None:
-        items = [captions.captioned(seed, index) for index in range(first, first + count)]
+    def __init__(self, seed: int, first: int, count: int, tokenizer: PreTrainedTokenizerFast, styles: bool = False) -> None:
+        items = [captions.captioned(seed, index, styles) for index in range(first, first + count)]
         self.pixels = np.stack([np.asarray(render.render(item.scene)) for item in items])
         texts = [caption for item in items for caption in item.captions]
         encoded = tokenizer(texts, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="np")
@@ -75,11 +75,11 @@ def pretrain(settings: Pretrain, out: Path) -> None:
     _check(settings)
     out = Path(out)
     with _one_thread():
-        tokenizer = build_tokenizer()
+        tokenizer = build_tokenizer(settings.styles)
         model = build_model(settings, len(tokenizer))
-        pool = Pool(settings.seed, 0, settings.images, tokenizer)
+        pool = Pool(settings.seed, 0, settings.images, tokenizer, settings.styles)
         losses = _train(settings, model, pool, out.parent / f".{out.name}.checkpoint.safetensors")
-        held_out = Pool(settings.seed, settings.images, HELD_OUT, tokenizer)
+        held_out = Pool(settings.seed, settings.images, HELD_OUT, tokenizer, settings.styles)
         _save(settings, model, tokenizer, losses, held_out, out)
 
 
@@ -106,12 +106,12 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
+def build_tokenizer(styles: bool = False) -> PreTrainedTokenizerFast:
     """A lower-casing word tokenizer over the generator's vocabulary: [BOS] words [EOS]; a hashtag is one token."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {token: index for index, token in enumerate([*SPECIAL, *captions.vocabulary()])}
+    vocabulary = {token: index for index, token in enumerate([*SPECIAL, *captions.vocabulary(styles)])}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     core.normalizer = normalizers.Lowercase()
     core.pre_tokenizer = pre_tokenizers.Split(Regex(r"#?\w+|[^\w\s]"), behavior="removed", invert=True)

@@ -1,6 +1,7 @@
 """From marked tokens to counterfactual texts.
 
     t_s     marked tokens stay, the others become MASK          t_c     the other way round          (order and number of tokens stay)
+            with `style`, t_s also keeps unmarked tokens of the kinds SURFACE: how a post was written, not what it means
     t_swap  the marked tokens become those of a donor post of another class
 
 The donor's marked tokens take the slots of the same kind in their order, cycled where the donor has fewer. Where the donor has none of the kind, the slot
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from causalroute.counterfactual.donors import Donors
 from causalroute.counterfactual.posts import UNKNOWN, Posts
 from causalroute.counterfactual.text.found import Marks, Side
-from causalroute.counterfactual.tokens import Token, masked, render
+from causalroute.counterfactual.tokens import SURFACE, Token, masked, render
 from causalroute.counterfactual.views import MASK
 
 SENTENCE = ("word", "number", "punctuation")
@@ -41,7 +42,7 @@ class Swapped:
     """tokens changed, dropped or added"""
 
 
-def edit_texts(posts: Posts, marks: Marks, swaps: int, seed: int, side: Side = "text", unusable: Collection[int] = ()) -> pl.DataFrame:
+def edit_texts(posts: Posts, marks: Marks, swaps: int, seed: int, side: Side = "text", unusable: Collection[int] = (), style: bool = False) -> pl.DataFrame:
     """All text views.
 
     Args:
@@ -51,6 +52,7 @@ def edit_texts(posts: Posts, marks: Marks, swaps: int, seed: int, side: Side = "
         seed: of the donors.
         side: sentences or lists of attribute words; the two draw their donors independently.
         unusable: rows that the editor has nothing for: they keep their text in every swap, with text_ok false, and lend nothing.
+        style: t_s keeps unmarked tokens of the kinds SURFACE as well.
 
     Returns:
         M rows: t_s, t_c str; t_swap, t_donor list[str] of length K; context_spans list of {start, end}; text_mask_ratio (share of tokens that are
@@ -61,7 +63,7 @@ def edit_texts(posts: Posts, marks: Marks, swaps: int, seed: int, side: Side = "
     usable[list(unusable)] = False
     donors = Donors(posts, seed, side, usable)
     inline = SENTENCE if side == "text" else LIST
-    plan = _Plan(posts, marks, contexts, _numbered(contexts), context_lean(posts, marks), _holds(contexts, inline), donors, usable, swaps, inline)
+    plan = _Plan(posts, marks, contexts, _numbered(contexts), context_lean(posts, marks), _holds(contexts, inline), donors, usable, swaps, inline, style)
     rows = [_row(plan, row) for row in range(len(posts.ids))]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
@@ -100,6 +102,7 @@ class _Plan:
     usable: NDArray[np.bool_]
     swaps: int
     inline: tuple[str, ...]
+    style: bool
 
 
 def _numbered(contexts: list[Pieces]) -> NDArray[np.int64]:
@@ -146,7 +149,8 @@ def _row(plan: _Plan, row: int) -> tuple[object, ...]:
     spans = [{"start": tokens[i].start, "end": tokens[i].end} for i in np.flatnonzero(mark)]
     ratio = float(mark.mean()) if len(mark) else 0.0
     distance = float(np.mean([s.edits for s in swapped])) / max(1, len(tokens))
-    t_s, t_c = masked(text, tokens, ~mark, MASK), masked(text, tokens, mark, MASK)
+    kept = mark | np.array([plan.style and token.kind in SURFACE for token in tokens], dtype=bool)
+    t_s, t_c = masked(text, tokens, ~kept, MASK), masked(text, tokens, mark, MASK)
     return t_s, t_c, [s.text for s in swapped], names, spans, ratio, distance, all(s.text != text for s in swapped)
 
 

@@ -3,7 +3,7 @@
 Text polarity a and image polarity b, both in {+1, -1}, are the core. Sarcasm: y = [a != b]; sentiment: y = sign(a + b) + 1. A share
 `label_noise` of the labels of train and valid is replaced by another class. Hashtag set and background family are the cues: each
 equals the *recorded* label with probability r and is another class, uniformly, otherwise. r = rho in train, valid and id, 1 - rho
-in ood, 1/C in neutral and in the oracle splits.
+in ood, 1/C in neutral and in the oracle splits. With several sources the cues play other parts (`sources`).
 
 The planted direct effect of a cue c on the recorded label y is the change it makes to the log-odds of y,
 
@@ -20,6 +20,7 @@ import io
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ import numpy as np
 import polars as pl
 
 from causalroute.config import Planted
-from causalroute.data.planted import grammar, render
+from causalroute.data.planted import grammar, render, sources
 from causalroute.errors import UserError
 from causalroute.io import write_parquet
 from causalroute.rng import generator
@@ -47,19 +48,14 @@ SCHEMA: dict[str, Any] = {
     "noisy": pl.Boolean, "effect_text": pl.Float32, "effect_image": pl.Float32,
 }  # fmt: skip
 """Columns of posts.parquet; `cue_*` is the class that the cue stands for."""
+SOURCE = "group:source"
+"""One column more where there are several sources."""
 
 
 def sizes(settings: Planted) -> dict[str, int]:
     """Posts per split."""
     test = settings.test
     return dict(zip(SPLITS, (settings.train, settings.valid, test, test, test, settings.train, settings.valid), strict=True))
-
-
-def agreement(split: str, rho: float, classes: int) -> float:
-    """Probability r that a cue equals the recorded label in the split."""
-    if split in ("train", "valid", "id"):
-        return rho
-    return 1.0 - rho if split == "ood" else 1.0 / classes
 
 
 def direct_effect(agrees: bool, r: float, classes: int) -> float:
@@ -89,24 +85,37 @@ def another(rng: np.random.Generator, value: int, classes: int) -> int:
 
 def draw(settings: Planted, task: str, split: str, index: int) -> tuple[dict[str, Any], render.Scene]:
     """One post: its row of posts.parquet, and its image as a scene. Depends on nothing but the arguments."""
-    classes = len(CLASSES[task])
     rng = generator(settings.seed, "planted", task, split, index)
+    number = index % max(1, len(settings.sources))
+    kind = settings.sources[number] if settings.sources else "both"
+    row = _meaning(rng, settings, task, split, kind)
+    post = grammar.post(rng, row["core_text"], row["cue_text"])
+    scene = render.draw_scene(rng, row["core_image"], row["cue_image"], render.POSTS)
+    if settings.sources:
+        style = sources.style(rng, settings, number)
+        post, scene = grammar.signed(rng, post, sources.HANDLES[style], sources.HANDLE_FIRST), replace(scene, frame=style)
+        row[SOURCE] = f"{number} {kind}" if len(set(settings.sources)) < len(settings.sources) else kind
+    name = f"{split}-{index:05d}"
+    row |= {"id": name, "split": split, "text": post.text, "core_spans": _spans(post.core), "cue_spans": _spans(post.cue)}
+    row |= {"image": f"images/{split}/{name}.png", "core_box": list(scene.box), "image_size": render.SIZE}
+    return row, scene
+
+
+def _meaning(rng: np.random.Generator, settings: Planted, task: str, split: str, kind: str) -> dict[str, Any]:
+    """Label, polarities, cues and planted effects of a post in a source of the kind."""
+    classes = len(CLASSES[task])
     a, b = polarities(rng, task)
     label = true_label(task, a, b)
     noisy = split in NOISY_SPLITS and bool(rng.random() < settings.label_noise)
     if noisy:
         label = another(rng, label, classes)
-    row: dict[str, Any] = {"id": f"{split}-{index:05d}", "split": split, "label": CLASSES[task][label], "core_text": a, "core_image": b, "noisy": noisy}
-    for side, rho in (("text", settings.rho_text), ("image", settings.rho_image)):
-        r = agreement(split, rho, classes)
-        agrees = bool(rng.random() < r)
-        row[f"cue_{side}"] = label if agrees else another(rng, label, classes)
-        row[f"effect_{side}"] = direct_effect(agrees, r, classes)
-    post = grammar.post(rng, a, row["cue_text"])
-    scene = render.draw_scene(rng, b, row["cue_image"], render.POSTS)
-    row |= {"text": post.text, "core_spans": _spans(post.core), "cue_spans": _spans(post.cue)}
-    row |= {"image": f"images/{split}/{row['id']}.png", "core_box": list(scene.box), "image_size": render.SIZE}
-    return row, scene
+    row: dict[str, Any] = {"label": CLASSES[task][label], "noisy": noisy}
+    cues = dict(zip(("text", "image"), sources.cues(settings, kind, split, classes), strict=True))
+    for (side, cue), polarity in zip(cues.items(), (a, b), strict=True):
+        agrees = bool(rng.random() < cue.agreement)
+        value = label if agrees else another(rng, label, classes)
+        row |= {f"core_{side}": polarity * sources.turned(cue, value), f"cue_{side}": value, f"effect_{side}": direct_effect(agrees, cue.agreement, classes)}
+    return row
 
 
 def _spans(spans: list[grammar.Span]) -> list[dict[str, int]]:
@@ -146,7 +155,7 @@ def generate(settings: Planted, task: str, out: Path) -> None:
             rows += [row for row, _ in start]
             for (row, _), data in zip(start, pool.map(png, [scene for _, scene in start]), strict=True):
                 (out / row["image"]).write_bytes(data)
-    write_parquet(out / "posts.parquet", pl.DataFrame(rows, schema=SCHEMA))
+    write_parquet(out / "posts.parquet", pl.DataFrame(rows, schema=SCHEMA | ({SOURCE: pl.String} if settings.sources else {})))
 
 
 def _chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
@@ -168,5 +177,13 @@ def _check(settings: Planted, task: str) -> None:
             raise UserError(f"{key} is {getattr(settings, key)}", where="params.yaml: datasets.*.planted", fix="give a probability strictly between 0 and 1")
     if not 0.0 <= settings.label_noise < 0.5:
         raise UserError(f"label_noise is {settings.label_noise}", where="params.yaml: datasets.*.planted", fix="give a share from 0 up to .5")
+    if settings.sources and (len(CLASSES[task]) != 2 or len(settings.sources) > len(sources.HANDLES)):
+        raise UserError(
+            f"{len(settings.sources)} sources of task {task!r}",
+            where="params.yaml: datasets.*.planted.sources",
+            fix=f"a cue can only turn a polarity round with two classes (sarcasm), and there are {len(sources.HANDLES)} styles",
+        )
+    if not 0.0 < settings.core_bias < 1.0:
+        raise UserError(f"core_bias is {settings.core_bias}", where="params.yaml: datasets.*.planted", fix="give a probability strictly between 0 and 1")
     if min(sizes(settings).values()) < 1:
         raise UserError("a split of the planted benchmark is empty", where="params.yaml: datasets.*.planted", fix="set train, valid and test to 1 or more")

@@ -7,17 +7,20 @@ carry hashtags of a random set. No label, no split and no rho exist here, and th
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
-from causalroute.data.planted import grammar, render
+from causalroute.data.planted import grammar, render, sources
 from causalroute.rng import generator
 
 CAPTIONS = 3
 """Captions per image."""
 KINDS = {"feeling": 0.35, "face": 0.25, "both": 0.35, "all": 0.05}
 """What a caption tells, with its share."""
+HANDLE_SHARE = 0.3
+"""Share of captions with the handle of a random style, where posts have styles; were it the image's, faces would not be learnt."""
 HASHTAG_SHARE = 0.3
 """Share of captions with hashtags of a random set."""
 FACES: dict[int, tuple[str, ...]] = {+1: ("smiling", "happy", "laughing"), -1: ("frowning", "sad", "crying")}
@@ -32,8 +35,24 @@ class Captioned(NamedTuple):
     group: int
 
 
-def captioned(seed: int, index: int) -> Captioned:
-    """The image with number `index` and its captions."""
+def captioned(seed: int, index: int, styles: bool = False) -> Captioned:
+    """The image with number `index` and its captions; with `styles` it has a frame, and handles occur."""
+    item = _plain(seed, index)
+    if not styles:
+        return item
+    rng = generator(seed, "captions", "styles", index)
+    scene = replace(item.scene, frame=int(rng.integers(len(render.FRAMES))))
+    return item._replace(scene=scene, captions=[_signed(rng, text) for text in item.captions])
+
+
+def _signed(rng: np.random.Generator, text: str) -> str:
+    if rng.random() >= HANDLE_SHARE:
+        return text
+    handle = grammar.choose(rng, sources.HANDLES)
+    return grammar.signed(rng, grammar.Post(text, [], []), handle, sources.HANDLE_FIRST).text
+
+
+def _plain(seed: int, index: int) -> Captioned:
     rng = generator(seed, "captions", index)
     polarity = 1 if rng.random() < 0.5 else -1
     scene = render.draw_scene(rng, polarity, int(rng.integers(len(render.FAMILIES))), render.CLEAN)
@@ -67,7 +86,8 @@ def _details(scene: render.Scene) -> list[str]:
     return [f"{size} {face.skin}", place, f"{render.FAMILY_NAMES[scene.background.family]} stripes"]
 
 
-def vocabulary() -> list[str]:
+def vocabulary(styles: bool = False) -> list[str]:
     """Every token of posts and captions, sorted."""
-    own = " ".join([*FACES[1], *FACES[-1], *render.SKINS, *render.FAMILY_NAMES, "a face big small left right top bottom stripes ,"])
+    handles = sources.HANDLES if styles else ()
+    own = " ".join([*handles, *FACES[1], *FACES[-1], *render.SKINS, *render.FAMILY_NAMES, "a face big small left right top bottom stripes ,"])
     return sorted({*grammar.words(), *re.findall(r"\w+|[^\w\s]", own)})

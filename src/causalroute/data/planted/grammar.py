@@ -149,6 +149,15 @@ def post(rng: np.random.Generator, polarity: int, cue: int) -> Post:
     return with_hashtags(body, hashtags(rng, cue), bool(rng.random() < HASHTAG_FIRST))
 
 
+def signed(rng: np.random.Generator, post: Post, handle: str, first: float) -> Post:
+    """The post with the handle in front (with probability `first`) or behind."""
+    if rng.random() >= first:
+        return Post(f"{post.text} {handle}", post.core, post.cue)
+    shift = len(handle) + 1
+    moved = [[(start + shift, end + shift) for start, end in spans] for spans in (post.core, post.cue)]
+    return Post(f"{handle} {post.text}", moved[0], moved[1])
+
+
 def words() -> list[str]:
     """Every token that `post` can produce, sorted."""
     texts = [*TEMPLATES, *(option for options in SLOTS.values() for option in options), *ADJECTIVES[1], *ADJECTIVES[-1]]

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+Colour = tuple[int, int, int]
+Box = tuple[float, float, float, float]
+
 SIZE = 64
 """Pixels per side."""
 SCALE = 2
@@ -32,11 +35,19 @@ SKINS: dict[str, tuple[int, int, int]] = {
     "grey": (176, 176, 180),
 }
 """Face colours by name."""
+FRAME = 4
+"""Width of a frame, pixels."""
+FRAMES: tuple[tuple[Colour, Colour], ...] = (
+    ((16, 16, 16), (16, 16, 16)),
+    ((240, 240, 240), (240, 240, 240)),
+    ((176, 40, 208), (176, 40, 208)),
+    ((16, 16, 16), (240, 240, 240)),
+)
+"""Frames by style: two colours that take turns along the edge; no background family has any of them."""
+DASH = 8
+"""Length of a dash, pixels."""
 TRACE = 2
 """Grey levels (of 255) by which the blur of a face may show outside its box."""
-
-Colour = tuple[int, int, int]
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -95,6 +106,8 @@ class Scene:
     face: Face
     background: Background
     blur: float
+    frame: int | None = None
+    """style of the frame; None: there is none"""
 
     @property
     def box(self) -> Box:
@@ -150,7 +163,19 @@ def render(scene: Scene, face: bool = True) -> Image.Image:
     if face:
         _paint(ImageDraw.Draw(image), scene.face)
     image = image.reduce(SCALE)
-    return image.filter(ImageFilter.GaussianBlur(scene.blur)) if scene.blur > 0.1 else image
+    image = image.filter(ImageFilter.GaussianBlur(scene.blur)) if scene.blur > 0.1 else image
+    return image if scene.frame is None else framed(image, scene.frame)
+
+
+def framed(image: Image.Image, style: int) -> Image.Image:
+    """The image in a frame of the style."""
+    pixels = np.array(image)
+    steps = np.arange(SIZE)
+    edge = np.minimum(steps, SIZE - 1 - steps) < FRAME
+    inside = edge[:, None] | edge[None, :]
+    dash = (steps[:, None] // DASH + steps[None, :] // DASH) % 2
+    pixels[inside] = np.array(FRAMES[style], dtype=np.uint8)[dash[inside]]
+    return Image.fromarray(pixels)
 
 
 def stripes(background: Background) -> np.ndarray:
