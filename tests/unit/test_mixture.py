@@ -21,6 +21,9 @@ CHANGES = [
     ({}, {"context_steps": 30}),
     ({}, {"router": "learned"}), ({}, {"threshold": 3.0}), ({}, {"temperature": 0.0}), ({}, {"per_kind": 2}), ({}, {"rank": 2}), ({}, {"rank": 0}),
     ({}, {"top_k": 1}), ({}, {"top_k": 0}), ({}, {"own": 0.0}), ({}, {"te": 0.0}), ({"per_kind": 2}, {"balance": 1.0}), ({"per_kind": 2}, {"z": 1.0}),
+    ({}, {"form": "B"}), ({}, {"direct": "text"}), ({}, {"direct": "none"}), ({}, {"reweight": True}), ({}, {"amount": "one"}), ({}, {"swaps": False}),
+    ({"swaps": False}, {"subtract": 1.0}), ({}, {"router": "ce"}), ({}, {"router": "always"}), ({}, {"router": "constant"}),
+    ({}, {"router": "random"}),
     ({"router": "learned"}, {"pretrain": 5}), ({"router": "learned"}, {"router_start": 0.9}), ({"router": "learned"}, {"residual": 2.0}),
     ({"router": "learned"}, {"ipw_clip": 1.0}), ({"router": "learned"}, {"balance": 1.0}), ({"router": "learned"}, {"z": 1.0}),
 ]  # fmt: skip
@@ -52,7 +55,7 @@ def test_the_mixture_shows_effects_gates_and_scores_that_fit_together(posts):
     inputs = data.inputs(data.valid)
     with torch.no_grad():
         answer = method.answer(inputs)
-    prior = method.head_t.log_prior
+    prior = method.evidence.log_prior
     s = answer.p[:, 1].logit() - (prior[1] - prior[0])
     a = torch.nn.functional.softplus(method.amount)
     q_t, q_v = answer.gates[:, 1] + answer.gates[:, 3], answer.gates[:, 2] + answer.gates[:, 3]

@@ -8,6 +8,7 @@ The effects and gates of a method with mediation are those of the post itself in
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor
 from causalroute.errors import UserError
 from causalroute.io import read_tensors
 from causalroute.methods.base import Answer, Method, Posts, Shape
-from causalroute.training.data import Standard
+from causalroute.training.data import SOURCE, Standard
 from causalroute.training.job import build
 
 VIEWS = {
@@ -82,6 +83,8 @@ def predict(weights: Weights, posts: Posts, labels: pl.DataFrame) -> pl.DataFram
     if truth["label"].null_count():
         missing = truth.filter(pl.col("label").is_null())["id"][0]
         raise UserError(f"{truth['label'].null_count()} evaluated items have no label", where=f"id {missing}", fix="run prepare again")
+    if SOURCE in truth.columns:
+        posts = dataclasses.replace(posts, sources=truth[SOURCE].to_list())
     views = [view for view, (t, v) in VIEWS.items() if t in posts.views and v in posts.views]
     groups = truth.select(pl.col("label").cast(pl.Int8), *[column for column in truth.columns if column.startswith("group:")])
     base = pl.DataFrame({"id": posts.ids, "split": posts.splits})

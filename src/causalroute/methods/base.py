@@ -34,6 +34,12 @@ class Posts:
     """(N,) bool: the visual swap can be used"""
     roles: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "valid": "valid"})
     """which split is trained on and which one selects the epoch"""
+    sources: list[str] | None = None
+    """(N,) true source of each planted post, for labelled oracles alone"""
+
+    def sources_of(self, rows: Tensor) -> list[str] | None:
+        """True sources of some of the posts."""
+        return None if self.sources is None else [self.sources[row] for row in rows.tolist()]
 
     def rows(self, split: str) -> Tensor:
         """Row numbers of a split."""
@@ -57,7 +63,7 @@ class Posts:
             return value[:, swap] if name.endswith("_swap") else value
 
         context = {name: self.views[name][rows] for name in ("t_s", "v_s") if name in self.views}
-        return Inputs(t=view(text), v=view(image), texts=[self.texts[row] for row in rows.tolist()], **context)
+        return Inputs(t=view(text), v=view(image), texts=[self.texts[row] for row in rows.tolist()], sources=self.sources_of(rows), **context)
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,8 @@ class Inputs:
     t_s: Tensor | None = None
     """context only of the post itself, also where `t` is a swap"""
     v_s: Tensor | None = None
+    sources: list[str] | None = None
+    """true source of each planted post, for labelled oracles alone"""
 
 
 @dataclass(frozen=True)

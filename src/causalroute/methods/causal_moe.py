@@ -1,11 +1,12 @@
 """The causal mixture of experts: mediation-gated counterfactual training. A reconstruction; docs/methods.md says from what.
 
     NDE_m = contrast(log p(y | m_s)) - contrast(log p(y))            cross-fitted context heads, m in {T, V}
-    g     = gate(|NDE_T|, |NDE_V|) over {keep, text, image, both}    q_T = g_text + g_both, q_V = g_image + g_both, q_TV = g_both
+    g     = gate(evidence) over {keep, text, image, both}            q_T = g_text + g_both, q_V = g_image + g_both, q_TV = g_both
     z_e   = W (h + B_e gelu(A_e h)),   S = sum_e w_e z_e              w from the gate through causalroute.routing
     TE    = S + q_T a_T NDE_T + q_V a_V NDE_V                        a = softplus(learnable), start 1
-    L     = mean over x, x_T, x_V, x_TV of CE(S), weighted 1, r q_T, r q_V, r q_TV
+    L     = mean over x, x_T, x_V, x_TV of u CE(S), weighted 1, r q_T, r q_V, r q_TV
             + own * mean_e CE(z_e) on x and all swaps of the sides that e treats + te * CE(TE) (+ the learned router's losses)
+    u     = 1, or with `reweight` p(y) / p(y | contexts that are not treated), so that every direct effect is removed once
 
 The answer is S; TE, effects, gates and expert weights are shown beside it.
 Letters: B batch, E experts, C classes, r ramp; views are (text own/swapped, image own/swapped).
@@ -25,9 +26,9 @@ from causalroute.config import section
 from causalroute.methods import base
 from causalroute.methods.base import Answer, Check, Inputs, Posts, Shape
 from causalroute.methods.swapping import own_and_swapped
-from causalroute.model import gates
-from causalroute.model.context import Heads, cross_fit
+from causalroute.model import consistency, gates
 from causalroute.model.effects import effect, strength, to_scores
+from causalroute.model.evidence import Evidence, Fit, Found, Views
 from causalroute.model.experts import Experts, dense_weights
 from causalroute.model.layers import Encoder, linear
 from causalroute.model.losses import cross_entropy, ramp, swap_weights, weighted_mean
@@ -35,7 +36,6 @@ from causalroute.model.optimizer import AdamW
 from causalroute.routing import Routing, load_balance, route, z_loss
 
 EDITOR = "dataset"
-ROUTER_WIDTH = 32
 
 
 @section
@@ -54,8 +54,14 @@ class Settings:
     """most training steps of the context heads; the held-out loss chooses among them"""
     clip: float = 5.0
     """largest direct effect, log-odds"""
-    router: Literal["rule", "learned"] = "rule"
-    """rule: the frozen mediation rule; learned: a router that starts as the rule and is then trained on the experts' costs"""
+    form: Literal["I", "B"] = "I"
+    """direct effects from heads on the contexts t_s, v_s (I) or on the whole sides (B: unimodal branches, as in CF-VQA and CLUE)"""
+    direct: Literal["both", "text", "image", "none"] = "both"
+    """sides whose direct effect is looked at; the others count as without any"""
+    router: Literal["rule", "mediated", "learned", "ce", "always", "constant", "random", "oracle"] = "rule"
+    """rule: treat a side with a direct effect; mediated: unless its swap turns the label; learned: starts as the rule, follows costs; others: controls"""
+    reweight: bool = False
+    """weigh posts by p(y) / p(y | contexts that are not treated)"""
     threshold: float = 0.8
     """log-odds of the direct effect above which a side is treated"""
     temperature: float = 0.0
@@ -68,6 +74,12 @@ class Settings:
     """experts per post; 0: all of them, weighted"""
     own: float = 1.0
     """weight of each expert's own counterfactual loss over all posts"""
+    amount: Literal["learned", "one"] = "learned"
+    """a_T and a_V of the factual score: learned from 1 on, or 1"""
+    swaps: bool = True
+    """counterfactual training; off: cross-entropy on the posts alone, and `subtract` takes the direct effects from the answer"""
+    subtract: float = 0.0
+    """direct effects of the treated sides taken from the answer, times this"""
     te: float = 1.0
     """weight of the cross-entropy of the factual score TE"""
     balance: float = 0.01
@@ -81,7 +93,7 @@ class Settings:
     residual: float = 0.1
     """learned router: price of a direct effect left untreated, per log-odds"""
     ipw_clip: float = 20.0
-    """learned router: largest inverse-probability weight 1 / p(y | t_s, v_s)"""
+    """largest inverse-probability weight, of the learned router's costs, of `reweight` and of the mediated rule's heads"""
 
     def __post_init__(self) -> None:
         if self.top_k > 4 * self.per_kind:
@@ -98,64 +110,49 @@ class Method(base.Method):
         self.encoder = Encoder(shape.text_dim, shape.image_dim, shape.hidden, shape.dropout, generator)
         self.experts = Experts(shape.hidden, settings.rank, 4 * settings.per_kind, shape.classes, generator)
         self.within = linear(shape.hidden, 4 * settings.per_kind, generator) if settings.per_kind > 1 else None
-        self.amount = nn.Parameter(torch.full((2,), math.log(math.e - 1)))  # softplus = 1
-        widths = (shape.text_dim, shape.image_dim, shape.text_dim + shape.image_dim)
-        size = (shape.classes, settings.folds, settings.context_hidden, generator)
-        self.head_t, self.head_v, self.head_tv = (Heads(width, *size) for width in widths)
-        learned = settings.router == "learned"
-        self.router = gates.Router(shape.text_dim, shape.image_dim, shape.classes, ROUTER_WIDTH, generator) if learned else None
+        start = torch.full((2,), math.log(math.e - 1))  # softplus = 1
+        self.amount = nn.Parameter(start) if settings.amount == "learned" else nn.Buffer(start)
+        fit = Fit(settings.folds, settings.context_hidden, settings.context_steps, settings.clip, settings.ipw_clip, settings.form, shape.hidden)
+        self.evidence = Evidence(shape.text_dim, shape.image_dim, shape.classes, fit, settings.router == "mediated", generator)
+        self.gate = gates.Gate(settings.router, (shape.text_dim, shape.image_dim, shape.classes), settings.threshold, settings.temperature, generator)
         kinds = torch.arange(4).repeat_interleave(settings.per_kind)
         self.kinds = nn.Buffer(kinds, persistent=False)  # (E,)
         self.treats = nn.Buffer(torch.tensor([gates.TREATS_TEXT, gates.TREATS_IMAGE])[:, kinds], persistent=False)  # (2, E)
-        self.effects: tuple[Tensor, Tensor, Tensor] | None = None
-
-    def contexts(self, t_s: Tensor, v_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs of the three heads."""
-        return t_s, v_s, torch.cat([t_s, v_s], 1)
+        self.found: Found | None = None
 
     def prepare(self, posts: Posts, generator: Generator) -> None:
-        """Fits the context heads; effects of train items come from heads that have not seen them. A learned router starts as the rule."""
-        rows, found = torch.arange(len(posts.labels)), []
-        inputs = self.contexts(posts.views["t_s"], posts.views["v_s"])
-        train = posts.train
-        options = {"folds": self.settings.folds, "hidden": self.settings.context_hidden, "steps": self.settings.context_steps, "generator": generator}
-        for own, x in zip((self.head_t, self.head_v, self.head_tv), inputs, strict=True):
-            heads, fold = cross_fit(x[train], posts.labels[train], posts.classes, **options)
-            own.load_state_dict(heads.state_dict())
-            effects = heads.effects(x[rows], self.settings.clip)
-            found.append(effects.index_copy(0, train, heads.held_out_effects(x[train], fold, self.settings.clip)))
-        self.effects = (found[0], found[1], found[2])
-        if self.router is not None:
-            self._start_router(self.router, posts, generator)
+        """Fits the heads; the evidence on train posts comes from heads that have not seen them. A learned router starts as the rule."""
+        views = {name: posts.views[name] for name in ("t", "v", "t_s", "v_s")}
+        swaps = {name: posts.views[name][:, 0] for name in ("t_swap", "v_swap")}
+        seen = Views(**views, **swaps, y=posts.labels, text_ok=posts.text_ok, image_ok=posts.image_ok)
+        self.found = self._looked_at(self.evidence.learn(seen, posts.train, generator))
+        if self.settings.router == "learned":
+            self._start_router(posts, generator)
 
-    def _start_router(self, router: gates.Router, posts: Posts, generator: Generator) -> None:
+    def _looked_at(self, found: Found) -> Found:
+        """The evidence without the direct effects that `direct` leaves out."""
+        zero, sides = torch.zeros_like(found.nde_t), self.settings.direct
+        hidden = {name: zero for name, side in (("nde_t", "text"), ("nde_v", "image")) if sides not in ("both", side)}
+        return replace(found, **hidden)
+
+    def _start_router(self, posts: Posts, generator: Generator) -> None:
         """A few steps of cross-entropy against the rule."""
-        optimizer = AdamW(router.parameters(), weight_decay=0.0)
+        optimizer = AdamW(self.gate.parameters(), weight_decay=0.0)
         train = posts.train
         for _ in range(self.settings.pretrain):
             rows = train[torch.randint(len(train), (256,), generator=generator)]
-            nde = self._known(rows)
-            logits = self._router_logits(router, posts.views["t"][rows], posts.views["v"][rows], nde)
-            optimizer.step(functional.cross_entropy(logits, self._rule(nde)), lr=0.01)
+            found = self._known(rows)
+            logits = self.gate.logits(posts.views["t"][rows], posts.views["v"][rows], found, self.evidence.log_prior)
+            optimizer.step(functional.cross_entropy(logits, self.gate.rule(found)), lr=0.01)
 
-    def _known(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        assert self.effects is not None, "prepare comes first"
-        a, b, c = (effects[rows] for effects in self.effects)
-        return a, b, c
+    def _known(self, rows: Tensor) -> Found:
+        assert self.found is not None, "prepare comes first"
+        return self.found.rows(rows)
 
-    def _rule(self, nde: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        return gates.rule(strength(nde[0]), strength(nde[1]), self.settings.threshold, self.settings.temperature)
-
-    def _router_logits(self, router: gates.Router, t: Tensor, v: Tensor, nde: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        p = (self.head_tv.log_prior + to_scores(nde[2])).softmax(-1)
-        entropy = -(p * p.clamp_min(1e-9).log()).sum(-1)
-        return router(t, v, nde[0], nde[1], torch.stack([strength(nde[0]), strength(nde[1]), entropy], 1))
-
-    def gate(self, t: Tensor, v: Tensor, nde: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    def log_gates(self, t: Tensor, v: Tensor, found: Found, sources: list[str] | None) -> Tensor:
         """Log-gates (B, 4)."""
-        if self.router is not None:
-            return self._router_logits(self.router, t, v, nde).log_softmax(-1)
-        return self._rule(nde).log()
+        result: Tensor = self.gate(t, v, found, self.evidence.log_prior, sources)
+        return result
 
     def routing(self, log_gates: Tensor, h: Tensor) -> tuple[Routing, Tensor]:
         """Spreads the gate of a kind over its experts and routes: log-gates (B, 4), trunk (..., B, H) -> routing, weights of all experts (..., B, E)."""
@@ -173,34 +170,42 @@ class Method(base.Method):
         found, weights = self.routing(log_gates, h)
         return (weights[..., None] * z).sum(-2), z, found
 
-    def total(self, s: Tensor, g: Tensor, nde: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    def total(self, s: Tensor, g: Tensor, found: Found) -> Tensor:
         """TE as class scores (B, C): S plus the weighted direct effects."""
         q_t, q_v, _ = gates.switches(g)
         a_t, a_v = functional.softplus(self.amount)
-        return s + (a_t * q_t)[:, None] * to_scores(nde[0]) + (a_v * q_v)[:, None] * to_scores(nde[1])
+        return s + (a_t * q_t)[:, None] * to_scores(found.nde_t) + (a_v * q_v)[:, None] * to_scores(found.nde_v)
 
     def loss(self, posts: Posts, rows: Tensor, progress: float, generator: Generator) -> dict[str, Tensor]:
         """The terms of the module's L."""
-        y, nde, set_ = posts.labels[rows], self._known(rows), self.settings
+        y, found, set_ = posts.labels[rows], self._known(rows), self.settings
         t, v = own_and_swapped(posts, rows, generator)
-        log_gates = self.gate(t[0], v[0], nde)
+        log_gates = self.log_gates(t[0], v[0], found, posts.sources_of(rows))
         g = log_gates.exp()
         text, image = posts.text_ok[rows].float(), posts.image_ok[rows].float()
-        strength_now = ramp(progress, set_.ramp_start, set_.ramp_end)
-        s, z, routing = self.mixture(self.encoder.grid(t, v, generator), log_gates if self.router is None else log_gates.detach())
+        strength_now = ramp(progress, set_.ramp_start, set_.ramp_end) * set_.swaps
+        s, z, routing = self.mixture(self.encoder.grid(t, v, generator), log_gates.detach() if set_.router == "learned" else log_gates)
         q_t, q_v, q_tv = (q.detach() for q in gates.switches(g))
         ce = cross_entropy(s, y)  # (2, 2, B)
-        parts = {"s": weighted_mean(ce, swap_weights(q_t * text, q_v * image, q_tv * text * image, strength_now)), "factual": ce[0, 0].mean()}
+        weights = swap_weights(q_t * text, q_v * image, q_tv * text * image, strength_now) * self._importance(y, q_t, q_v, found)
+        parts = {"s": weighted_mean(ce, weights), "factual": ce[0, 0].mean()}
         if set_.rank > 0:
             parts["own"] = self._own(z, y, text, image, strength_now)
-        parts["te"] = cross_entropy(self.total(s[0, 0], g.detach(), nde), y).mean()
+        parts["te"] = cross_entropy(self.total(s[0, 0], g.detach(), found), y).mean()
         loss = parts["s"] + set_.own * parts.get("own", 0.0) + set_.te * parts["te"]
         if self.within is not None:
             loss = loss + set_.balance * load_balance(routing) + set_.z * z_loss(routing)
-        if self.router is not None and progress >= set_.router_start:
-            parts["router"] = self._router_loss(log_gates, z[0, 0].detach(), y, nde)
+        if set_.router == "learned" and progress >= set_.router_start:
+            parts["router"] = self._router_loss(log_gates, z[0, 0].detach(), y, found)
             loss = loss + parts["router"]
         return {"loss": loss, **parts}
+
+    def _importance(self, y: Tensor, q_t: Tensor, q_v: Tensor, found: Found) -> Tensor:
+        """u of the module docstring, (B,)."""
+        if not self.settings.reweight:
+            return torch.ones_like(q_t)
+        left = (1 - q_t)[:, None] * to_scores(found.nde_t) + (1 - q_v)[:, None] * to_scores(found.nde_v)
+        return consistency.inverse_probability(self.evidence.log_prior, left, y, self.settings.ipw_clip)
 
     def _own(self, z: Tensor, y: Tensor, text: Tensor, image: Tensor, strength_now: float) -> Tensor:
         """Every expert on x and on all swaps of the sides it treats: z (2, 2, B, E, C)."""
@@ -210,34 +215,35 @@ class Method(base.Method):
         weight = torch.stack(weights, 1).view_as(ce)
         return ((ce * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))).mean()
 
-    def _router_loss(self, log_gates: Tensor, z: Tensor, y: Tensor, nde: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    def _router_loss(self, log_gates: Tensor, z: Tensor, y: Tensor, found: Found) -> Tensor:
         """Expected inverse-probability-weighted 0/1 cost of the experts on original posts, what they leave of the direct effects, load and z."""
         wrong = (z.argmax(-1) != y[:, None]).float().unflatten(1, (4, -1)).mean(-1)  # (B, 4)
-        p = (self.head_tv.log_prior + to_scores(nde[2])).softmax(-1).gather(1, y[:, None])
+        p = (self.evidence.log_prior + to_scores(found.nde_tv)).softmax(-1).gather(1, y[:, None])
         weight = (1 / p).clamp(max=self.settings.ipw_clip)
-        left = strength(nde[0])[:, None] * (1 - self.treats.new_tensor(gates.TREATS_TEXT))
-        left = left + strength(nde[1])[:, None] * (1 - self.treats.new_tensor(gates.TREATS_IMAGE))
+        left = strength(found.nde_t)[:, None] * (1 - self.treats.new_tensor(gates.TREATS_TEXT))
+        left = left + strength(found.nde_v)[:, None] * (1 - self.treats.new_tensor(gates.TREATS_IMAGE))
         cost = weight / weight.mean() * wrong + self.settings.residual * left
         load = route(log_gates, 1)
         return (log_gates.exp() * cost).sum(1).mean() + self.settings.balance * load_balance(load) + self.settings.z * z_loss(load)
 
-    def effects_of(self, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-        """NDE_T, NDE_V, NDE_TV of posts outside the train split: (B, C) each."""
+    def evidence_on(self, inputs: Inputs) -> Found:
+        """Evidence on posts outside the train split."""
         if inputs.t_s is None or inputs.v_s is None:
             raise ValueError("the mixture needs the context views t_s and v_s")
-        t_s, v_s, both = self.contexts(inputs.t_s, inputs.v_s)
-        clip = self.settings.clip
-        return self.head_t.effects(t_s, clip), self.head_v.effects(v_s, clip), self.head_tv.effects(both, clip)
+        return self._looked_at(self.evidence(inputs.t, inputs.v, inputs.t_s, inputs.v_s))
 
     def answer(self, inputs: Inputs) -> Answer:
         """S, and beside it TE, effects, gates and weights."""
-        nde = self.effects_of(inputs)
-        log_gates = self.gate(inputs.t, inputs.v, nde)
+        found = self.evidence_on(inputs)
+        log_gates = self.log_gates(inputs.t, inputs.v, found, inputs.sources)
         h = self.encoder(inputs.t, inputs.v)
-        found, weights = self.routing(log_gates, h)
-        s = self.experts.sparse(h, found) if self.settings.top_k else (weights[..., None] * self.experts(h)).sum(-2)
-        te = effect(self.total(s, log_gates.exp(), nde), self.head_t.log_prior)
-        return Answer(p=s.softmax(-1), te=te, nde_t=nde[0], nde_v=nde[1], gates=log_gates.exp(), experts=weights)
+        routing, weights = self.routing(log_gates, h)
+        s = self.experts.sparse(h, routing) if self.settings.top_k else (weights[..., None] * self.experts(h)).sum(-2)
+        if self.settings.subtract:
+            q_t, q_v, _ = gates.switches(log_gates.exp())
+            s = s - self.settings.subtract * (q_t[:, None] * to_scores(found.nde_t) + q_v[:, None] * to_scores(found.nde_v))
+        te = effect(self.total(s, log_gates.exp(), found), self.evidence.log_prior)
+        return Answer(p=s.softmax(-1), te=te, nde_t=found.nde_t, nde_v=found.nde_v, gates=log_gates.exp(), experts=weights)
 
     def scores(self, inputs: Inputs, generator: Generator | None = None) -> Tensor:
         """S."""
@@ -247,6 +253,6 @@ class Method(base.Method):
         """A swap counts as far as the gate accepts it: where a side is not treated, its context belongs to the core."""
         found = super().checks(posts)
         factual = found[0].inputs
-        q_t, q_v, q_tv = gates.switches(self._rule(self.effects_of(factual)))
+        q_t, q_v, q_tv = gates.switches(self.gate.accepted(self.evidence_on(factual), factual.sources))
         weight = {"factual": torch.ones_like(q_t), "text": q_t, "image": q_v, "both": q_tv}
         return [replace(check, weights=check.weights * weight[check.name]) for check in found]

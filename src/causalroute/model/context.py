@@ -68,7 +68,17 @@ def _own(scores: Tensor, fold: Tensor) -> Tensor:
 
 
 def cross_fit(
-    x: Tensor, y: Tensor, classes: int, *, folds: int, hidden: int, generator: Generator, steps: int = 200, lr: float = 0.01, decay: float = 0.05
+    x: Tensor,
+    y: Tensor,
+    classes: int,
+    *,
+    folds: int,
+    hidden: int,
+    generator: Generator,
+    steps: int = 200,
+    lr: float = 0.01,
+    decay: float = 0.05,
+    weights: Tensor | None = None,
 ) -> tuple[Heads, Tensor]:
     """Trains the heads on all items but those of their own fold.
 
@@ -82,6 +92,7 @@ def cross_fit(
         steps: AdamW steps; the one with the smallest held-out loss is kept, looked at every tenth step.
         lr: peak learning rate, cosine schedule.
         decay: AdamW weight decay.
+        weights: (N,) how much each item counts; None: all the same.
 
     Returns:
         The heads and each item's fold (N,).
@@ -93,54 +104,59 @@ def cross_fit(
         raise ValueError(f"cross-fitting needs at least 2 folds and as many items: {folds} folds, {x.shape[0]} items")
     heads = Heads(x.shape[1], classes, folds, hidden, generator)
     fold = torch.randperm(x.shape[0], generator=generator) % folds
-    heads.log_prior.copy_(_log_prior(y, classes))
+    w = torch.ones(len(y)) if weights is None else weights * len(y) / weights.sum()
+    heads.log_prior.copy_(_log_prior(y, classes, w))
     # Contexts are edited inputs: standardised with the numbers of whole posts they would all lie far to one side, where units die.
     std = x.std(0, correction=0)
     heads.mean.copy_(x.mean(0))
     heads.std.copy_(torch.where(std > 1e-3, std, torch.ones_like(std)))
-    weights = [heads.inner, heads.inner_bias, heads.outer, heads.outer_bias]
-    for weight in weights:
-        weight.requires_grad_()
-    optimizer = AdamW(weights, decay)
-    best, kept = math.inf, [w.detach().clone() for w in weights]
+    learnt = [heads.inner, heads.inner_bias, heads.outer, heads.outer_bias]
+    for tensor in learnt:
+        tensor.requires_grad_()
+    optimizer = AdamW(learnt, decay)
+    best, kept = math.inf, [tensor.detach().clone() for tensor in learnt]
     for step in range(steps):
         rows = torch.randperm(x.shape[0], generator=generator)[:ROWS] if x.shape[0] > ROWS else slice(None)
-        optimizer.step(_seen_loss(heads.scores(x[rows]), y[rows], fold[rows]), cosine(lr, step / steps))
+        optimizer.step(_seen_loss(heads.scores(x[rows]), y[rows], fold[rows], w[rows]), cosine(lr, step / steps))
         if (step + 1) % EVERY == 0:
-            held_out = _held_out_loss(heads, x, y, fold)
+            held_out = _held_out_loss(heads, x, y, fold, w)
             if held_out < best:
-                best, kept = held_out, [w.detach().clone() for w in weights]
-    for weight, value in zip(weights, kept, strict=True):
-        weight.requires_grad_(False).copy_(value)
-        weight.grad = None
-    _calibrate(heads, x, y, fold)
+                best, kept = held_out, [tensor.detach().clone() for tensor in learnt]
+    for tensor, value in zip(learnt, kept, strict=True):
+        tensor.requires_grad_(False).copy_(value)
+        tensor.grad = None
+    _calibrate(heads, x, y, fold, w)
     return heads, fold
 
 
-def _log_prior(y: Tensor, classes: int) -> Tensor:
+def _log_prior(y: Tensor, classes: int, w: Tensor) -> Tensor:
     """Log of the label frequencies, one pseudo-count per class."""
-    counts = torch.bincount(y, minlength=classes).float() + 1
+    counts = torch.bincount(y, w, minlength=classes).float() + 1
     return (counts / counts.sum()).log()
 
 
-def _seen_loss(scores: Tensor, y: Tensor, fold: Tensor) -> Tensor:
+def _seen_loss(scores: Tensor, y: Tensor, fold: Tensor, w: Tensor) -> Tensor:
     """Cross-entropy of every head on the items of the other folds, summed over heads."""
     folds = scores.shape[1]
     loss = functional.cross_entropy(scores.flatten(0, 1), y.repeat_interleave(folds), reduction="none").view(-1, folds)
-    seen = fold[:, None] != torch.arange(folds)
+    seen = (fold[:, None] != torch.arange(folds)) * w[:, None]
     return (loss * seen).sum() / seen.sum() * folds
 
 
-@torch.no_grad()
-def _held_out_loss(heads: Heads, x: Tensor, y: Tensor, fold: Tensor) -> float:
-    return functional.cross_entropy(_own(heads.scores(x), fold), y).item()
+def _mean_loss(scores: Tensor, y: Tensor, w: Tensor) -> Tensor:
+    return (functional.cross_entropy(scores, y, reduction="none") * w).mean()
 
 
 @torch.no_grad()
-def _calibrate(heads: Heads, x: Tensor, y: Tensor, fold: Tensor) -> None:
+def _held_out_loss(heads: Heads, x: Tensor, y: Tensor, fold: Tensor, w: Tensor) -> float:
+    return _mean_loss(_own(heads.scores(x), fold), y, w).item()
+
+
+@torch.no_grad()
+def _calibrate(heads: Heads, x: Tensor, y: Tensor, fold: Tensor, w: Tensor) -> None:
     """Sets the scale of the log-ratios, .3 to 2, to the one with the smallest held-out loss."""
     prior = heads.log_prior
     ratio = _own(heads.scores(x), fold).log_softmax(-1) - prior
     scales = torch.arange(0.3, 2.01, 0.05)
-    losses = torch.stack([functional.cross_entropy(prior + s * ratio, y) for s in scales])
+    losses = torch.stack([_mean_loss(prior + s * ratio, y, w) for s in scales])
     heads.scale.copy_(scales[losses.argmin()])

@@ -30,6 +30,8 @@ TRAIN_VIEWS = (*CONTEXT, *SWAPS)
 ALL_VIEWS = (*CONTEXT, *CORE, *SWAPS)
 HELD = {"t_held_swap": "t_swap", "v_held_swap": "v_swap"}
 """Name of a held-out editor's swaps here -> in its own file."""
+SOURCE = "group:source"
+"""Column of planted data of several sources."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def load_posts(
         UserError: on an empty split, unlabelled train items, or features that do not belong to the manifest.
     """
     files.existing()
-    frame = pl.read_parquet(files.manifest, columns=["id", "split", "text", "label"]).with_row_index("row")
+    frame = _read(files.manifest)
     total = frame.height
     digest = ids_digest(frame["id"])
     frame = frame.filter(pl.col("split").is_in(list(splits)))
@@ -122,8 +124,15 @@ def load_posts(
     labels = torch.from_numpy(frame["label"].cast(pl.Int64).fill_null(-1).to_numpy().copy())
     if int(labels.max()) >= len(classes):
         raise UserError(f"label {int(labels.max())} has no name in classes {list(classes)}", where=str(files.manifest), fix="run prepare again")
-    posts = Posts(frame["id"].to_list(), frame["split"].to_list(), frame["text"].to_list(), labels, len(classes), tensors, text_ok, image_ok, dict(roles))
+    listed = (frame["id"].to_list(), frame["split"].to_list(), frame["text"].to_list())
+    sources = frame[SOURCE].to_list() if SOURCE in frame.columns else None
+    posts = Posts(*listed, labels, len(classes), tensors, text_ok, image_ok, dict(roles), sources)
     return posts, standard
+
+
+def _read(manifest: Path) -> pl.DataFrame:
+    present = pl.read_parquet_schema(manifest)
+    return pl.read_parquet(manifest, columns=["id", "split", "text", "label", *filter(present.__contains__, [SOURCE])]).with_row_index("row")
 
 
 def _require_splits(frame: pl.DataFrame, splits: Sequence[str], where: Path) -> None:
