@@ -8,13 +8,19 @@ READY := $(VENV)/.ready
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" PYTHONPATH="$(CURDIR)/src" OMP_NUM_THREADS=1
 WORKERS ?= 2
 
-.PHONY: help reproduce test test-fast lint format schema lock clean
+.PHONY: help reproduce ablation sweep test test-fast lint format schema lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 reproduce: $(READY) ## run whatever is not up to date: data, features, training, report
 	@$(RUN) snakemake --cores all
+
+ablation: $(READY) ## the variants that a data set lists under `ablation`, beside the methods they are variants of
+	@$(RUN) snakemake --cores all ablation
+
+sweep: $(READY) ## queue one experiment per value of a setting: make sweep OF=rank; without OF: what there is
+	@$(RUN) python scripts/sweep.py $(OF)
 
 test: $(READY) ## all tests, the slow ones included (about ten minutes on two cores)
 	@$(RUN) pytest -q -n $(WORKERS) --dist loadfile

@@ -25,15 +25,22 @@ include: "workflow/rules/audit.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/features.smk"
 include: "workflow/rules/counterfactuals.smk"
+include: "workflow/rules/search.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/ablate.smk"
 
 
 rule all:
     default_target: True
     input:
         targets(),
+
+
+rule ablation:
+    input:
+        ablation_inputs,
 
 
 onstart:

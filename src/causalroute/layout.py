@@ -118,6 +118,21 @@ def events(dataset: str, method: str, first: int, last: int) -> Path:
     return Path("runs") / dataset / method / f"seeds{first}-{last}"
 
 
+def search(dataset: str, method: str) -> Path:
+    """JSON: the candidate settings of a method, how they did on validation posts, and the one chosen."""
+    return Path("models") / dataset / method / "search.json"
+
+
+def search_events(dataset: str, method: str) -> Path:
+    """Folder of TensorBoard events of the candidates."""
+    return Path("runs") / dataset / method / "search"
+
+
 def reports(dataset: str) -> Path:
     """Folder of the small files that go into git."""
     return Path("reports") / dataset
+
+
+def ablation(dataset: str) -> Path:
+    """Folder of the comparison of variants with their methods, likewise in git."""
+    return reports(dataset) / "ablation"

@@ -7,28 +7,34 @@ see cannot re-run it, and writing a default out changes nothing.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 from causalroute.config import Config, Dataset, Replicates
 from causalroute.errors import UserError
 from causalroute.io import canonical_json
 from causalroute.provenance import constants
+from causalroute.variants import module_of
 
 COMMON = {"format", "table", "task", "classes"}
 LOOKING = ("saliency", "attention", "similarity", "occlusion")
 """Image editors that ask a model."""
+PROBES = ("text_only", "image_only")
+"""Methods whose answers make the groups of a report (`causalroute.evaluation.groups`)."""
 DATASET_FIELDS: dict[str, set[str]] = {  # fields of a data set that a stage reads; the others reach it as their defaults
     "fetch": {"format", "table", "task", "sources", "planted"},
-    "prepare": {field.name for field in dataclasses.fields(Dataset)} - {"backbone", "editor", "methods"},
+    "prepare": {field.name for field in dataclasses.fields(Dataset)} - {"backbone", "editor", "methods", "search", "ablation"},
     "audit": COMMON,
     "features": COMMON,
     "counterfactuals": COMMON,
     "gate": COMMON,
     "gallery": COMMON,
     "grade": COMMON | {"editor"},
+    "search": COMMON | {"backbone", "editor"},
     "train": COMMON | {"positive", "backbone", "editor"},
     "evaluate": COMMON | {"positive", "backbone", "editor", "held_out"},
     "report": COMMON | {"positive", "backbone", "editor", "held_out", "methods"},
+    "ablate": COMMON | {"positive", "methods", "ablation"},
 }
 UNREAD: dict[str, Any] = {"classes": ["a", "b"], "backbone": "", "editor": "", "methods": [], "sources": []}  # stand-ins for fields without default
 SECTIONS: dict[str, tuple[str, ...]] = {  # sections of --config, as the stage parses them
@@ -41,9 +47,11 @@ SECTIONS: dict[str, tuple[str, ...]] = {  # sections of --config, as the stage p
     "gate": ("dataset", "gate"),
     "gallery": ("dataset", "gate"),
     "grade": ("dataset",),
-    "train": ("dataset", "train", "method"),
+    "search": ("dataset", "train", "search", "method"),
+    "train": ("dataset", "train", "method", "searched"),
     "evaluate": ("dataset", "evaluate", "method"),
-    "report": ("dataset", "evaluate", "replicates", "methods"),
+    "report": ("dataset", "evaluate", "replicates", "methods", "searched"),
+    "ablate": ("dataset", "evaluate", "replicates"),
 }
 
 
@@ -53,10 +61,13 @@ def stage_config(config: Config, stage: str, *, dataset: str = "", method: str =
     Args:
         config: the whole configuration.
         stage: a key of `SECTIONS`.
-        dataset: which data set the job works on; likewise `method`, `editor`, `backbone`. An empty editor or backbone leaves that section out.
+        dataset: which data set the job works on; likewise `method`, `editor`, `backbone`. An empty editor or backbone leaves that section out,
+            and so does a search that is not made.
     """
     every = {
-        "dataset": lambda: dataset_section(config.datasets[dataset], stage),
+        "dataset": lambda: dataset_section(_seen(config, stage, dataset), stage),
+        "replicates": lambda: dataclasses.asdict(ablation_replicates(config) if stage == "ablate" else config.replicates),
+        "searched": lambda: searched(config, dataset, [method] if method else config.datasets[dataset].methods) or None,
         "method": lambda: config.methods[method],
         "editor": lambda: dataclasses.asdict(config.editors[editor]) if editor else None,
         "backbone": lambda: dataclasses.asdict(config.backbones[backbone]) if backbone else None,
@@ -64,6 +75,12 @@ def stage_config(config: Config, stage: str, *, dataset: str = "", method: str =
     }
     sections = {key: every[key]() if key in every else dataclasses.asdict(getattr(config, key)) for key in SECTIONS[stage]}
     return canonical_json({key: value for key, value in sections.items() if value is not None})
+
+
+def _seen(config: Config, stage: str, dataset: str) -> Dataset:
+    """A data set with the rows that the stage reads as its methods."""
+    chosen = config.datasets[dataset]
+    return dataclasses.replace(chosen, methods=tuple(ablation_rows(config, dataset))) if stage == "ablate" else chosen
 
 
 def dataset_section(dataset: Dataset, stage: str) -> dict[str, Any]:
@@ -78,9 +95,37 @@ def chunks(replicates: Replicates) -> list[str]:
     return [f"{first}-{min(first + replicates.per_job, replicates.seeds) - 1}" for first in starts]
 
 
+def searched(config: Config, dataset: str, methods: Iterable[str]) -> list[str]:
+    """Those of `methods` whose settings are chosen on validation posts: the data set wants it, and `SEARCH` names some that params.yaml leaves open."""
+    if not config.datasets[dataset].search:
+        return []
+    return [method for method in methods if _space(method).keys() - config.methods[method].keys()]
+
+
+def _space(method: str) -> dict[str, Any]:
+    found = constants(f"causalroute.methods.{module_of(method)}").get("SEARCH", {})
+    if not isinstance(found, dict):
+        fix = 'write SEARCH = {"<setting>": (<value>, <value>)}, with literal values'
+        raise UserError(f"SEARCH of {module_of(method)!r} is no mapping", where=f"causalroute/methods/{module_of(method)}.py", fix=fix)
+    return found
+
+
+def ablation_rows(config: Config, dataset: str) -> list[str]:
+    """Methods that an ablation reads: each method with its variants behind it, and before them those that make the groups; none without variants."""
+    chosen = config.datasets[dataset]
+    parents = dict.fromkeys(map(module_of, chosen.ablation))
+    rows = [row for parent in parents for row in (parent, *(variant for variant in chosen.ablation if module_of(variant) == parent))]
+    return list(dict.fromkeys([*(probe for probe in PROBES if rows and probe in chosen.methods), *rows]))
+
+
+def ablation_replicates(config: Config) -> Replicates:
+    """Seeds of the ablation, in jobs of the same size as those of the result table."""
+    return dataclasses.replace(config.replicates, seeds=config.ablation.seeds or config.replicates.seeds)
+
+
 def method_editor(config: Config, dataset: str, method: str) -> str | None:
     """The editor whose counterfactuals a method trains on, from its module's `EDITOR`: None, "dataset" or the name of an editor."""
-    name = constants(f"causalroute.methods.{method}").get("EDITOR")
+    name = constants(f"causalroute.methods.{module_of(method)}").get("EDITOR")
     editor = config.datasets[dataset].editor if name == "dataset" else name
     if editor is not None and editor not in config.editors:
         raise UserError(
@@ -125,8 +170,10 @@ def plugins(config: Config, stage: str, *, dataset: str = "", method: str = "", 
         names += [f"causalroute.data.sources.{source.kind}" for source in config.datasets[dataset].sources]
     if stage == "prepare":
         names.append(f"causalroute.data.formats.{config.datasets[dataset].format}")
+    if stage == "ablate":
+        names += [f"causalroute.methods.{name}" for name in dict.fromkeys(map(module_of, ablation_rows(config, dataset)))]
     if method:
-        names.append(f"causalroute.methods.{method}")
+        names.append(f"causalroute.methods.{module_of(method)}")
     if editor:
         names += [f"causalroute.counterfactual.text.{config.editors[editor].text}", f"causalroute.counterfactual.image.{config.editors[editor].image}"]
     return names

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from causalroute.config import Config, parse, suggest
 from causalroute.errors import UserError
 from causalroute.io import canonical_json, read_json, write_json, write_text
 from causalroute.provenance import SOURCE, constants
+from causalroute.variants import VARIANT
 
 SCHEMA = Path("workflow/schemas/params.schema.json")
 PAGE = Path("docs/params.md")
@@ -39,7 +41,8 @@ def build() -> dict[str, Any]:
         node = TypeAdapter(module.Settings).json_schema()
         schema["$defs"].update(node.pop("$defs", {}))
         settings[name] = node
-    schema["properties"]["methods"] |= {"additionalProperties": False, "properties": settings}
+    variants = {f"^{name}@{VARIANT}$": {"$ref": f"#/properties/methods/properties/{name}"} for name in settings}
+    schema["properties"]["methods"] |= {"additionalProperties": False, "properties": settings, "patternProperties": variants}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
@@ -68,9 +71,10 @@ def explain(error: Any) -> Iterator[str]:
     """Lines that tell one validation error to a person."""
     key = ".".join(str(part) for part in error.absolute_path)
     if error.validator == "additionalProperties":
-        known = error.schema.get("properties", {})
+        known, patterns = error.schema.get("properties", {}), error.schema.get("patternProperties", {})
         for name in sorted(map(str, set(error.instance) - set(known))):
-            yield f"{key}.{name}: unknown key; {suggest(name, known)}".lstrip(".")
+            if not any(re.search(pattern, name) for pattern in patterns):
+                yield f"{key}.{name}: {_unknown(name, known, bool(patterns))}".lstrip(".")
     elif error.validator == "required":
         yield f"{key}: {error.message}".lstrip(": ")
     elif error.validator == "anyOf" and any(e.validator == "additionalProperties" for e in error.context):
@@ -80,6 +84,16 @@ def explain(error: Any) -> Iterator[str]:
         yield f"{key}: YAML reads {error.instance!r} as text, not as a number; write {_number(error.instance)}"
     else:
         yield f"{key or 'top level'}: {error.message}"
+
+
+def _unknown(name: str, known: Iterable[str], variants: bool) -> str:
+    """What is wrong with a key; among methods it may be a variant of one."""
+    module, at, _ = name.partition("@")
+    if not (variants and at):
+        return f"unknown key; {suggest(name, known)}"
+    if module not in known:
+        return f"a variant of an unknown method; {suggest(module, known)}"
+    return "a variant is named in lower-case letters, digits and underscores, such as `causal_moe@no_experts`"
 
 
 def _number(text: str) -> str | None:

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from causalroute import plan
-from causalroute.config import Backbone, Config, Dataset, Editor, Replicates, parse
+from causalroute.config import Ablation, Backbone, Config, Dataset, Editor, Replicates, parse
 from causalroute.errors import UserError
+from causalroute.evaluation import groups
 from causalroute.io import canonical_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +43,7 @@ def test_chunks_cover_every_seed_once_and_a_new_seed_changes_no_full_chunk(seeds
 @pytest.mark.parametrize("name", ["planted", "planted_sentiment", "mvsa", "mmsd"])
 def test_what_a_stage_receives_parses(config: Config, stage: str, name: str) -> None:
     found = sections(config, stage, name)
-    assert list(found) == sorted(plan.SECTIONS[stage])
+    assert list(found) == sorted(set(plan.SECTIONS[stage]) - {"searched"})
     for key, cls in (("dataset", Dataset), ("editor", Editor), ("backbone", Backbone)):
         if key in found:
             parse(cls, canonical_json(found[key]))
@@ -62,11 +63,11 @@ def test_defaults_are_written_out(config: Config) -> None:
 
 def test_every_key_is_read_by_some_stage(config: Config) -> None:
     read = {key for keys in plan.SECTIONS.values() for key in keys}
-    structure = {"run": "which data sets", "methods": "method", "editors": "editor", "datasets": "dataset", "backbones": "backbone"}
+    structure = {"run": "which data sets", "methods": "method", "editors": "editor", "datasets": "dataset", "backbones": "backbone", "ablation": "replicates"}
     for field in dataclasses.fields(Config):
         assert field.name in read or field.name in structure, field.name
     fields = set().union(*plan.DATASET_FIELDS.values())
-    assert fields == {field.name for field in dataclasses.fields(Dataset)}
+    assert fields | {"search"} == {field.name for field in dataclasses.fields(Dataset)}, "search: which jobs there are"
 
 
 def test_editors_follow_the_methods(config: Config) -> None:
@@ -92,3 +93,64 @@ def test_plugins_name_what_is_imported_by_name(config: Config) -> None:
 def test_saliency_needs_features_and_truth_needs_the_truth(config: Config) -> None:
     assert [plan.needs_features(config, name) for name in ("estimated", "random", "truth")] == [True, False, False]
     assert [plan.needs_truth(config, name) for name in ("estimated", "random", "truth")] == [False, False, True]
+
+
+def with_search(config: Config, patch: pytest.MonkeyPatch, space: dict[str, object], **settings: object) -> Config:
+    """The shipped settings with a search on planted; the module of cf_vqa says what is searched."""
+    constants = plan.constants
+    patch.setattr(plan, "constants", lambda name: constants(name) | ({"SEARCH": space} if name.endswith(".cf_vqa") else {"SEARCH": {}}))
+    planted = dataclasses.replace(config.datasets["planted"], search=True)
+    chosen = {name: settings if name == "cf_vqa" else values for name, values in config.methods.items()}
+    return dataclasses.replace(config, datasets={**config.datasets, "planted": planted}, methods=chosen)
+
+
+def test_a_search_is_made_where_the_data_set_wants_it_and_params_leave_it_open(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    every = config.datasets["planted"].methods
+    space: dict[str, object] = {"subtract": ("text", "both")}
+    assert plan.searched(config, "planted", every) == []
+    assert plan.searched(with_search(config, monkeypatch, space), "planted", every) == ["cf_vqa"]
+    assert plan.searched(with_search(config, monkeypatch, {}), "planted", every) == []
+    by_hand = with_search(config, monkeypatch, space, subtract="both")
+    assert plan.searched(by_hand, "planted", every) == []
+    assert plan.searched(by_hand, "mvsa", config.datasets["mvsa"].methods) == []
+
+
+def test_only_stages_that_use_a_search_hear_of_it(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    on = with_search(config, monkeypatch, {"subtract": ("text", "both")})
+    job = {"dataset": "planted", "method": "cf_vqa", "editor": "estimated", "backbone": "planted_clip"}
+    changed = [stage for stage in plan.SECTIONS if plan.stage_config(config, stage, **job) != plan.stage_config(on, stage, **job)]
+    assert changed == ["train", "report"]
+    assert sections(on, "train", "planted").get("searched") is None, "erm searches nothing"
+    report: dict[str, object] = json.loads(plan.stage_config(on, "report", dataset="planted"))
+    assert report["searched"] == ["cf_vqa"]
+    assert "searched" not in json.loads(plan.stage_config(config, "report", dataset="planted")), "a run without search shows no trace of it"
+
+
+def test_a_search_space_that_is_no_mapping_is_told(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    on = with_search(config, monkeypatch, {})
+    monkeypatch.setattr(plan, "constants", lambda name: {"SEARCH": (1, 2)})
+    with pytest.raises(UserError, match="SEARCH of 'erm' is no mapping"):
+        plan.searched(on, "planted", ["erm"])
+
+
+def test_an_ablation_reads_methods_variants_and_what_makes_the_groups(config: Config) -> None:
+    assert plan.ablation_rows(config, "planted") == ["text_only", "image_only", "causal_moe", "causal_moe@no_experts", "causal_moe@dense"]
+    assert plan.ablation_rows(config, "mvsa") == []
+    assert set(plan.PROBES) == set(groups.PROBES.values())
+    few = dataclasses.replace(config.datasets["planted"], methods=("erm", "image_only"), ablation=("erm@b", "causal_moe@dense", "erm@a"))
+    settings = {**config.methods, "erm@a": {}, "erm@b": {}}
+    other = dataclasses.replace(config, datasets={**config.datasets, "planted": few}, methods=settings)
+    assert plan.ablation_rows(other, "planted") == ["image_only", "erm", "erm@b", "erm@a", "causal_moe", "causal_moe@dense"]
+    found = json.loads(plan.stage_config(other, "ablate", dataset="planted"))
+    assert found["dataset"]["methods"] == plan.ablation_rows(other, "planted")
+    assert plan.plugins(other, "ablate", dataset="planted")[2:] == ["causalroute.methods.erm", "causalroute.methods.causal_moe"]
+
+
+def test_the_ablation_has_the_seeds_of_the_table_or_its_own(config: Config) -> None:
+    assert plan.ablation_replicates(config) == config.replicates
+    own = dataclasses.replace(config, ablation=Ablation(seeds=12))
+    assert plan.chunks(plan.ablation_replicates(own)) == ["0-4", "5-9", "10-11"]
+    assert json.loads(plan.stage_config(own, "ablate", dataset="planted"))["replicates"] == {"seeds": 12, "per_job": 5}
+    assert json.loads(plan.stage_config(own, "report", dataset="planted"))["replicates"] == dataclasses.asdict(config.replicates)
+    with pytest.raises(ValueError, match="must be at least 2000"):
+        dataclasses.replace(config, ablation=Ablation(seeds=2000))

@@ -15,6 +15,7 @@ from causalroute import schema
 from causalroute.config import Config
 from causalroute.errors import UserError
 from causalroute.io import read_json
+from causalroute.variants import module_of
 
 HEAVY = {"torch", "transformers", "polars", "sklearn", "numpy"}
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +53,7 @@ def test_unknown_keys_are_refused_everywhere() -> None:
 def test_the_shipped_settings_are_right(params: Any) -> None:
     config = schema.check(params, root=ROOT)
     assert isinstance(config, Config)
-    assert set(config.methods) == set(schema.methods())
+    assert set(map(module_of, config.methods)) == set(schema.methods())
 
 
 @pytest.mark.parametrize(
@@ -65,6 +66,10 @@ def test_the_shipped_settings_are_right(params: Any) -> None:
         (("datasets", "planted", "format"), "csv", ["datasets.planted.format", "'csv' is not one of"]),
         (("methods", "emr"), {}, ["methods.emr: unknown key", "did you mean 'erm'"]),
         (("methods", "erm", "nonsense"), 1, ["methods.erm.nonsense: unknown key"]),
+        (("methods", "causal_moe@dense", "top"), 1, ["methods.causal_moe@dense.top: unknown key", "did you mean 'top_k'"]),
+        (("methods", "causal_mo@x"), {}, ["methods.causal_mo@x: a variant of an unknown method; did you mean 'causal_moe'"]),
+        (("methods", "erm@No-NDE"), {}, ["methods.erm@No-NDE: a variant is named in lower-case letters"]),
+        (("datasets", "planted", "ablation"), ["causal_moe@x"], ["datasets.planted.ablation: 'causal_moe@x' is not defined"]),
         (("backbones", "planted_clip", "pretrain", "step"), 1, ["pretrain.step: unknown key", "did you mean 'steps'"]),
         (("datasets", "planted", "editor"), "estimate", ["datasets.planted.editor", "did you mean 'estimated'"]),
         (("datasets", "planted", "positive"), "happy", ["positive 'happy' is not one of classes"]),

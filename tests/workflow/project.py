@@ -11,9 +11,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SHELL = ("Snakefile", "workflow", "profiles", "dvc.yaml", ".dvcignore", ".gitignore")
-CORE = ("__init__", "config", "errors", "io", "layout", "parsing", "plan", "provenance", "schema")
-STAGES = ("fetch", "prepare", "audit", "pretrain", "features", "counterfactuals", "gate", "gallery", "grade", "train", "evaluate", "report")
+CORE = ("__init__", "config", "errors", "io", "layout", "parsing", "plan", "provenance", "schema", "variants")
+STAGES = ("fetch", "prepare", "audit", "pretrain", "features", "counterfactuals", "gate", "gallery", "grade", "search", "train", "evaluate", "report", "ablate")
 METHODS = {"erm": None, "causal_moe": "dataset", "oracle_swap": "truth"}
+SEARCH = {"causal_moe": {"rank": (4, 8)}}
 PLUGINS = ("data/formats/planted", "data/sources/planted", "counterfactual/text/lexicon", "counterfactual/text/random", "counterfactual/text/truth")
 IMAGES = ("counterfactual/image/saliency", "counterfactual/image/random", "counterfactual/image/truth")
 
@@ -184,4 +185,4 @@ def package(folder: Path) -> None:
         (folder / f"{name}.py").write_text('"""Plug-in."""\n\nVALUE = 1\n')
     (folder / "methods").mkdir()
     for name, editor in METHODS.items():
-        (folder / "methods" / f"{name}.py").write_text(f'"""Method."""\n\nEDITOR = {editor!r}\n')
+        (folder / "methods" / f"{name}.py").write_text(f'"""Method."""\n\nEDITOR = {editor!r}\nSEARCH = {SEARCH.get(name, {})!r}\n')

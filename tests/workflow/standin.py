@@ -44,6 +44,7 @@ def files(args: argparse.Namespace) -> dict[str, tuple[list[str], list[str]]]:
     """Inputs and outputs of each stage."""
     d, b, e = args.dataset, args.backbone, args.editor
     data, run = f"data/{d}", f"models/{d}/{args.method}/seeds{args.seeds}"
+    search = f"models/{d}/{args.method}/search.json"
     posts = [f"{data}/manifest.parquet", *sorted(map(str, Path(f"features/{d}").rglob("*.safetensors")))]
     edited = f"counterfactuals/{d}/reference.png" if e == "reference" else f"counterfactuals/{d}/{e}.parquet"
     predictions = sorted(map(str, Path(f"models/{d}").rglob("predictions.parquet")))
@@ -59,9 +60,11 @@ def files(args: argparse.Namespace) -> dict[str, tuple[list[str], list[str]]]:
         "gate": ([f"counterfactuals/{d}/{e}.parquet", f"features/{d}/{b}/{e}.safetensors"], [f"counterfactuals/{d}/{e}.gate.json"]),
         "gallery": (sorted(map(str, Path(f"counterfactuals/{d}").glob("*.gate.json"))), [f"counterfactuals/{d}/gallery.html"]),
         "grade": ([f"{data}/truth.parquet"], [f"reports/{d}/counterfactuals.json"]),
-        "train": (posts[:1], [f"{run}/weights.safetensors", f"{run}/history.csv", f"{run}/selection.json"]),
+        "search": (posts[:1], [search]),
+        "train": ([*posts[:1], search], [f"{run}/weights.safetensors", f"{run}/history.csv", f"{run}/selection.json"]),
         "evaluate": ([f"{run}/weights.safetensors", f"{data}/test.parquet"], [f"{run}/predictions.parquet"]),
         "report": (predictions, [f"reports/{d}/{name}" for name in REPORT]),
+        "ablate": (predictions, [f"reports/{d}/ablation/{name}" for name in ("metrics.json", "results.md", "results.csv")]),
     }
 
 

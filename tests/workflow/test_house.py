@@ -36,7 +36,7 @@ def test_every_dependency_is_pinned_without_a_build_of_torch(wanted: list[str]) 
 
 def test_make_without_a_word_lists_every_command() -> None:
     shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for command in ("reproduce", "test", "test-fast", "lint", "lock", "schema", "clean"):
+    for command in ("reproduce", "ablation", "sweep", "test", "test-fast", "lint", "lock", "schema", "clean"):
         assert re.search(rf"^{command} +\w", shown, re.MULTILINE), command
 
 

@@ -33,6 +33,12 @@ SETTINGS = {
     "editor": ("image: saliency}", "image: saliency, swaps: 3}", ESTIMATED),
     "control editor": ("image: random}", "image: random, seed: 7}", ["counterfactuals random", "grade", "report"]),
     "a new seed": ("{seeds: 2, per_job: 2}", "{seeds: 3, per_job: 2}", ["report", *(f"{s} {m} 2-2" for s in ("train", "evaluate") for m in METHODS)]),
+    "a search": (
+        "    positive:",
+        "    search: true\n    positive:",
+        ["search causal_moe", "train causal_moe 0-1", "evaluate causal_moe 0-1", "report"],
+    ),
+    "the budget of searches that are not made": ("audit:", "search: {seeds: 3}\naudit:", []),
     "a method less": ("methods: [erm, causal_moe,", "methods: [causal_moe,", ["report"]),
     "a default written out": ("folds: 4", "folds: 4, alpha: 0.05", []),
     "another order": ("epochs: 4, lr: 0.001", "lr: 0.001, epochs: 4", []),

@@ -131,12 +131,37 @@ def of_methods(pattern, dataset):
     )
 
 
-def training_inputs(wildcards):
-    """Manifest, factual features and, where the method trains on them, the views of its editor."""
-    editor = told(plan.method_editor, CONFIG, wildcards.dataset, wildcards.method)
-    return posts_files(wildcards.dataset) + (
-        view_files(editor, wildcards.dataset) if editor else []
+def of_ablation(pattern, dataset):
+    """One file per row and training job of a data set's ablation."""
+    return expand(
+        pattern,
+        dataset=dataset,
+        method=told(plan.ablation_rows, CONFIG, dataset),
+        seeds=plan.chunks(plan.ablation_replicates(CONFIG)),
     )
+
+
+def searches(dataset, methods):
+    """The searches made for some of a data set's methods."""
+    found = told(plan.searched, CONFIG, dataset, methods)
+    return [str(layout.search(dataset, method)) for method in found]
+
+
+def search_inputs(wildcards):
+    """What the method trains on, and the views of the data set's own editor, by which all candidates are judged."""
+    dataset = wildcards.dataset
+    trained = told(plan.evaluation_editor, CONFIG, dataset, wildcards.method)
+    editors = sorted({trained, CONFIG.datasets[dataset].editor})
+    views = [path for editor in editors for path in view_files(editor, dataset)]
+    return posts_files(dataset) + views
+
+
+def training_inputs(wildcards):
+    """Manifest, factual features, where the method trains on them the views of its editor, and the search of its settings if there is one."""
+    editor = told(plan.method_editor, CONFIG, wildcards.dataset, wildcards.method)
+    views = view_files(editor, wildcards.dataset) if editor else []
+    found = searches(wildcards.dataset, [wildcards.method])
+    return posts_files(wildcards.dataset) + views + found
 
 
 def evaluation_inputs(wildcards):
@@ -197,7 +222,36 @@ def dataset_targets(dataset):
         editor=plan.feature_editors(CONFIG, dataset),
         **jobs,
     )
-    return plain + edited + views
+    return plain + edited + views + searches(dataset, chosen.methods)
+
+
+def ablation_targets():
+    """Every output of every job of the ablations, none of which `rule all` asks for."""
+    return [path for dataset in CONFIG.run for path in dataset_ablation(dataset)]
+
+
+def dataset_ablation(dataset):
+    rows = told(plan.ablation_rows, CONFIG, dataset)
+    if not rows:
+        return []
+    trained = of_ablation([*rules.train.output, *rules.evaluate.output], dataset)
+    made = expand(rules.ablate.output, dataset=dataset)
+    return trained + searches(dataset, rows) + made
+
+
+def ablation_inputs(wildcards):
+    """The same, when they are asked for: then there must be some."""
+    fix = (
+        "name variants under `ablation` of a data set in params.yaml (docs/methods.md)"
+    )
+    return ablation_targets() or told(
+        refuse, "no data set of this run has variants to compare", fix
+    )
+
+
+def refuse(what, fix):
+    """A user's mistake that no other function finds."""
+    raise UserError(what, where="params.yaml: datasets", fix=fix)
 
 
 def start():
@@ -209,5 +263,9 @@ def check_record():
     """Refuses result files without Snakemake's record of them; small reports are in git, where a clone has them without one."""
     told(
         provenance.guard,
-        [path for path in targets() if not str(path).startswith("reports/")],
+        [
+            path
+            for path in targets() + ablation_targets()
+            if not str(path).startswith("reports/")
+        ],
     )

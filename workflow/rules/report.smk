@@ -3,6 +3,7 @@ rule report:
         predictions=lambda w: of_methods(rules.evaluate.output, w.dataset),
         weights=lambda w: of_methods(rules.train.output.weights, w.dataset),
         histories=lambda w: of_methods(rules.train.output.history, w.dataset),
+        searches=lambda w: searches(w.dataset, CONFIG.datasets[w.dataset].methods),
         audit=rules.audit.output,
         counterfactuals=rules.grade.output,
         summary=rules.prepare.output.summary,

@@ -6,9 +6,11 @@ Settings of a method live beside the method (`methods/<name>.py`, class `Setting
 
 from causalroute.config.data import Columns, Dataset, Planted, Source, Splits
 from causalroute.config.run import Audit, Backbone, Config, Editor, Evaluate, Gate, Llm, Pretrain, Replicates, Train
+from causalroute.config.study import Ablation, Search
 from causalroute.parsing import parse, section, suggest
 
 __all__ = [
+    "Ablation",
     "Audit",
     "Backbone",
     "Columns",
@@ -21,6 +23,7 @@ __all__ = [
     "Planted",
     "Pretrain",
     "Replicates",
+    "Search",
     "Source",
     "Splits",
     "Train",

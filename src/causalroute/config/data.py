@@ -7,6 +7,7 @@ import re
 from typing import Literal
 
 from causalroute.parsing import section
+from causalroute.variants import is_variant, module_of
 
 
 @section
@@ -113,6 +114,10 @@ class Dataset:
     """a key of `editors` that no method of the data set trains on: its counterfactuals serve evaluation alone (empty: none)"""
     methods: tuple[str, ...]
     """keys of `methods`, in the order of the result table"""
+    search: bool = False
+    """choose settings on validation posts first, for each method that says which (`SEARCH` in its module); see the section `search`"""
+    ablation: tuple[str, ...] = ()
+    """variants, keys of `methods` such as `causal_moe@dense`, that `snakemake ablation` compares with the methods they are variants of"""
     sources: tuple[Source, ...]
     """where the raw files come from, in order"""
     table: str = ""
@@ -141,6 +146,9 @@ class Dataset:
             raise ValueError("methods names one method twice")
         if self.held_out and self.held_out == self.editor:
             raise ValueError("held_out must be another editor than the one methods train on")
-        blind = [method for method in self.methods if method in ("image_only", "image_swap")]
+        plain = [method for method in self.ablation if not is_variant(method)]
+        if plain or len(set(self.ablation)) != len(self.ablation):
+            raise ValueError(f"ablation lists variants (`<method>@<name>`), each once; {plain} are none" if plain else "ablation names one variant twice")
+        blind = [method for method in self.methods if module_of(method) in ("image_only", "image_swap")]
         if self.format == "table" and not self.columns.image and blind:
             raise ValueError(f"methods {blind} need images, and columns.image is empty: leave them out of `methods`, or name the column with the image paths")

@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from causalroute.config.data import Dataset
+from causalroute.config.study import Ablation, Search
 from causalroute.parsing import section, suggest
+from causalroute.variants import module_of
 
 
 @section
@@ -223,7 +225,7 @@ class Config:
     train: Train = dataclasses.field(default_factory=Train)
     """training budget"""
     methods: dict[str, dict[str, Any]]
-    """settings of each method; an empty mapping takes its defaults"""
+    """settings of each method; an empty mapping takes its defaults. `<method>@<variant>` is the same method under settings of its own"""
     editors: dict[str, Editor]
     """counterfactual editors"""
     audit: Audit = dataclasses.field(default_factory=Audit)
@@ -232,6 +234,10 @@ class Config:
     """bar for editors"""
     evaluate: Evaluate = dataclasses.field(default_factory=Evaluate)
     """statistics"""
+    search: Search = dataclasses.field(default_factory=Search)
+    """choice of settings"""
+    ablation: Ablation = dataclasses.field(default_factory=Ablation)
+    """variants"""
     datasets: dict[str, Dataset]
     """data sets"""
     backbones: dict[str, Backbone]
@@ -239,10 +245,16 @@ class Config:
 
     def __post_init__(self) -> None:
         _known("run", self.run, self.datasets)
+        reported = max(self.replicates.seeds, self.ablation.seeds)
+        if self.search.first_seed < reported:
+            raise ValueError(f"search.first_seed must be at least {reported}: the seeds before it are those of the result table")
+        whole = [name for name in self.methods if name == module_of(name)]
         for name, dataset in self.datasets.items():
             _known(f"datasets.{name}.backbone", [dataset.backbone], self.backbones)
             _known(f"datasets.{name}.editor", [dataset.editor, *filter(None, [dataset.held_out])], self.editors)
             _known(f"datasets.{name}.methods", dataset.methods, self.methods)
+            _known(f"datasets.{name}.ablation", dataset.ablation, self.methods)
+            _known(f"datasets.{name}.ablation, the method itself", map(module_of, dataset.ablation), whole)
 
 
 def _known(key: str, values: Iterable[str], known: Iterable[str]) -> None:

@@ -1,17 +1,25 @@
-"""One file per method: `Settings`, `EDITOR` and `Method`. A new file is a new method; nothing else has to be changed."""
+"""One file per method: `Settings`, `EDITOR` and `Method`. A new file is a new method; nothing else has to be changed.
+
+`SEARCH = {"<setting>": (<value>, ...)}` beside `EDITOR` says which settings a search on validation posts may choose (`candidates`).
+"""
 
 from __future__ import annotations
 
 import importlib
+import itertools
 import pkgutil
+from dataclasses import asdict
 from types import ModuleType
 from typing import Any
 
 from causalroute.config import parse, suggest
 from causalroute.errors import UserError
 from causalroute.io import canonical_json
+from causalroute.variants import module_of
 
 HELPERS = ("base", "swapping")
+CANDIDATES = 4
+"""Most settings that a search may try for one method: one budget for all."""
 
 
 def names() -> list[str]:
@@ -20,16 +28,19 @@ def names() -> list[str]:
 
 
 def load(name: str) -> ModuleType:
-    """The module of a method.
+    """The module of a method or of a variant.
 
     Raises:
         UserError: for an unknown name, with the closest known one.
     """
-    if name not in names():
+    module = module_of(name)
+    if module not in names():
         raise UserError(
-            f"unknown method {name!r}; {suggest(name, names())}", where="params.yaml: methods", fix="docs/methods.md lists the methods and shows how to add one"
+            f"unknown method {module!r}; {suggest(module, names())}",
+            where="params.yaml: methods",
+            fix="docs/methods.md lists the methods and shows how to add one",
         )
-    return importlib.import_module(f"causalroute.methods.{name}")
+    return importlib.import_module(f"causalroute.methods.{module}")
 
 
 def editor_of(name: str, dataset_editor: str) -> str | None:
@@ -45,3 +56,30 @@ def settings_of(name: str, values: dict[str, Any]) -> Any:
         UserError: for an unknown or ill-typed key.
     """
     return parse(load(name).Settings, canonical_json(values), where=f"params.yaml: methods.{name}")
+
+
+def candidates(name: str, values: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a search tries: the settings as they are, then every other combination of the module's `SEARCH`.
+
+    Args:
+        name: a method or a variant.
+        values: its mapping in params.yaml; what stands there is not searched.
+
+    Returns:
+        The values of the searched settings, one mapping per candidate; a single empty one where nothing is searched.
+
+    Raises:
+        UserError: the module searches unknown settings, or offers more than `CANDIDATES`.
+    """
+    module = load(name)
+    options = {key: tried for key, tried in getattr(module, "SEARCH", {}).items() if key not in values}
+    combinations = [{}, *(dict(zip(options, combination, strict=True)) for combination in itertools.product(*options.values()))]
+    tried = [asdict(settings_of(name, values | combination)) for combination in combinations]
+    found = {canonical_json(one): one for one in ({key: settings[key] for key in options} for settings in tried)}
+    if len(found) > CANDIDATES:
+        raise UserError(
+            f"{module_of(name)} offers {len(found)} candidates to the search, its default included; every method has {CANDIDATES} at most",
+            where=f"causalroute/methods/{module_of(name)}.py: SEARCH",
+            fix="name fewer values",
+        )
+    return list(found.values())

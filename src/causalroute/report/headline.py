@@ -12,6 +12,7 @@ from causalroute.evaluation.scoring import INVERTED, REFERENCE, Results, Row
 from causalroute.report.blocks import number, percent
 from causalroute.report.claims import TITLES
 from causalroute.report.tables import detectable, verdict
+from causalroute.variants import module_of
 
 BASELINES = ("majority", "bag_of_words", INVERTED, "text_only", "image_only")
 KINDS = ("baseline", "method", "oracle")
@@ -73,12 +74,13 @@ def kind(method: str) -> str:
     """`baseline`, `method` or `oracle` (trained on what no real data has)."""
     if method.startswith("oracle_"):
         return "oracle"
-    return "baseline" if method in BASELINES else "method"
+    return "baseline" if module_of(method) in BASELINES else "method"
 
 
 def name(method: str, visual: str) -> str:
     """A method's name as printed; says so where its visual side is attribute words, and where it is an oracle."""
-    notes = [note for note, holds in (("oracle", kind(method) == "oracle"), ("attributes", visual == "attributes" and method in VISUAL)) if holds]
+    attributes = visual == "attributes" and module_of(method) in VISUAL
+    notes = [note for note, holds in (("oracle", kind(method) == "oracle"), ("attributes", attributes)) if holds]
     return f"{method} ({', '.join(notes)})" if notes else method
 
 

@@ -10,11 +10,12 @@ import polars as pl
 
 from causalroute.config import Evaluate
 from causalroute.evaluation import calibration, groups
-from causalroute.evaluation.claims import against_control
+from causalroute.evaluation.claims import Versus, against_control
 from causalroute.evaluation.collect import GATES, Facts
 from causalroute.evaluation.metrics import Array
-from causalroute.evaluation.scoring import INVERTED, Results, Row
+from causalroute.evaluation.scoring import INVERTED, KEPT, Results, Row
 from causalroute.evaluation.statistics import Estimate, Sample, estimate, weights
+from causalroute.variants import module_of
 
 DECIMALS = 6
 PLANTED = {"nde_t": "effect_text", "nde_v": "effect_image"}
@@ -62,6 +63,20 @@ def controls_table(results: Results, evaluate: Evaluate) -> pl.DataFrame:
     """The proposed method against the strongest plain control, paired, on every test split (controls.csv)."""
     numbers = "mean control_mean difference difference_low difference_high p p_holm detectable"
     return _frame([vars(one) for one in against_control(results, evaluate)], _schema("method control split metric", numbers))
+
+
+def ablation_table(results: Results, versus: Sequence[Versus], parameters: Mapping[str, int]) -> pl.DataFrame:
+    """Methods and their variants on every test split, with `versus`, each variant against its method (ablation/results.csv)."""
+    compared = {(one.method, one.split, one.metric): one for one in versus}
+    family = {one.method for one in versus} | {one.control for one in versus}
+    differences = "difference difference_low difference_high p p_holm detectable"
+    rows = []
+    for row in results.rows:
+        if row.method in family and row.metric in KEPT and row.split != "valid":
+            one = compared.get((row.method, row.split, row.metric))
+            found = {key: getattr(one, key, None) for key in differences.split()}
+            rows.append(vars(row) | found | {"parent": module_of(row.method), "parameters": parameters.get(row.method)})
+    return _frame(rows, _schema("method parent split metric", f"mean low high {differences}", "items seeds parameters"))
 
 
 def mcnemar_table(results: Results) -> pl.DataFrame:

@@ -13,7 +13,7 @@ from causalroute.config import Dataset, Evaluate, Replicates
 from causalroute.errors import UserError
 from causalroute.evaluation.collect import Facts, prediction_files, read_all, stored_numbers
 from causalroute.evaluation.scoring import Results, score
-from causalroute.report import claims, grades, headline, markdown, page, shortcuts, tables
+from causalroute.report import claims, grades, headline, markdown, page, searched, shortcuts, tables
 from causalroute.report.figures import Figure, figures
 
 
@@ -49,7 +49,8 @@ def _write_texts(
     shown = headline.columns(dataset, results, swaps)
     rows = headline.lines(results, shown, evaluate, visual, parameters)
     title = f"{name}: {dataset.task} from text and {'attributes' if visual == 'attributes' else 'image'}"
-    told, notes = claims.sentences(results, evaluate), headline.notes(results, evaluate, summary, swaps)
+    told = claims.sentences(results, evaluate)
+    notes = headline.notes(results, evaluate, summary, swaps) + searched.notes(name, config.get("searched", ()))
     known = page.facts(dataset, summary, len(results.seeds))
     posts = page.posts(dataset, summary, results)
     sizes = ", ".join(f"{split} {count}" for split, count in zip(posts.header[1:], posts.rows[0][1:], strict=True))

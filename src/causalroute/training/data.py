@@ -19,7 +19,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from causalroute import layout
+from causalroute import layout, methods
+from causalroute.config import Dataset
 from causalroute.errors import UserError
 from causalroute.io import ids_digest, read_json
 from causalroute.methods.base import Posts
@@ -84,6 +85,20 @@ class Files:
             if not path.is_file():
                 raise UserError("a file that training needs is missing", where=str(path), fix="run the whole pipeline (make reproduce), which makes it first")
         return wanted
+
+
+def training_posts(name: str, dataset: Dataset, method: str) -> tuple[Files, Posts, Standard]:
+    """What a method learns from on the data set `name`, and the files it was read from.
+
+    Raises:
+        UserError: the method wants counterfactuals of posts that have none; or see `load_posts`.
+    """
+    roles = dict(methods.load(method).Method.split_roles)
+    editor = methods.editor_of(method, dataset.editor)
+    if editor and {"oracle_train", "oracle_valid"} & set(roles.values()):
+        raise UserError("a method on the oracle splits cannot use counterfactuals: there are none of them", where=f"methods.{method}")
+    files = Files.of(name, dataset.backbone, editor)
+    return files, *load_posts(files, list(roles.values()), dataset.classes, roles=roles, views=TRAIN_VIEWS if editor else ())
 
 
 def load_posts(

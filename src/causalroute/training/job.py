@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,13 @@ from torch import Tensor
 from causalroute import io, methods
 from causalroute.config import Train
 from causalroute.methods.base import Method, Posts, Shape
+from causalroute.provenance import code_hash
 from causalroute.rng import torch_generator
 from causalroute.training import loop
 from causalroute.training.checkpoint import Folder
 from causalroute.training.data import Standard
 from causalroute.training.events import Events
+from causalroute.variants import module_of
 
 
 @dataclass(frozen=True)
@@ -53,17 +55,37 @@ class Seed:
 
 
 def build(name: str, settings: Mapping[str, Any], shape: Shape, seed: int) -> Method:
-    """An untrained method; its first weights depend on the seed and the name alone."""
+    """An untrained method; its first weights depend on the seed and the module alone, so that a variant starts as its method does."""
     module = methods.load(name)
-    method: Method = module.Method(methods.settings_of(name, dict(settings)), shape, torch_generator(seed, "weights", name))
+    method: Method = module.Method(methods.settings_of(name, dict(settings)), shape, torch_generator(seed, "weights", module_of(name)))
     return method
+
+
+def shape_of(posts: Posts, train: Train) -> Shape:
+    """The sizes of a method that learns from `posts`."""
+    return Shape(posts.views["t"].shape[1], posts.views["v"].shape[1], posts.classes, train.hidden, train.dropout)
+
+
+def digest(files: Sequence[Path], method: str, **settings: Any) -> str:
+    """A job's key: digest of everything a checkpoint depends on, inputs, settings and the package's own code."""
+    code = code_hash("causalroute.training.job", f"causalroute.methods.{module_of(method)}")
+    parts = [io.canonical_json({"method": method, **settings}), code, *(io.sha256_file(path) for path in files)]
+    return io.sha256_bytes(*(part.encode() for part in parts))
 
 
 def run(job: Job, posts: Posts, standard: Standard) -> None:
     """Trains what is not finished yet and writes the job's files."""
     began = time.monotonic()
-    shape = Shape(posts.views["t"].shape[1], posts.views["v"].shape[1], posts.classes, job.train.hidden, job.train.dropout)
+    shape = shape_of(posts, job.train)
     folder = Folder(job.out / ".resume", job.key)
+    finished = finish(job, posts, shape, folder)
+    _write(job, shape, standard, finished)
+    _cost(job, posts, shape, time.monotonic() - began)
+    folder.remove()
+
+
+def finish(job: Job, posts: Posts, shape: Shape, folder: Folder) -> dict[int, Seed]:
+    """Every seed of the job, kept in `folder` as it is done; what an earlier process left there is not trained again."""
     finished: dict[int, Seed] = {}
     for seed in job.seeds:
         kept = folder.load_seed(seed)
@@ -71,9 +93,7 @@ def run(job: Job, posts: Posts, standard: Standard) -> None:
             kept = _train(job, posts, shape, seed, folder, finished)
             folder.save_seed(seed, *kept)
         finished[seed] = Seed(*kept)
-    _write(job, shape, standard, finished)
-    _cost(job, posts, shape, time.monotonic() - began)
-    folder.remove()
+    return finished
 
 
 def _train(job: Job, posts: Posts, shape: Shape, seed: int, folder: Folder, finished: Mapping[int, Seed]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -96,7 +116,7 @@ def _fit(job: Job, method: Method, posts: Posts, seed: int, finished: Mapping[in
             **first.meta,
             "history": [{**row, "seed": seed} for row in first.meta["history"]],
         }
-    method.prepare(posts, torch_generator(seed, "prepare", job.method))
+    method.prepare(posts, torch_generator(seed, "prepare", module_of(job.method)))
     valid = posts.valid
     correct = method.answer(posts.inputs(valid)).p.argmax(1) == posts.labels[valid]
     accuracy = correct.float().mean().item()

@@ -22,6 +22,7 @@ from causalroute.methods.base import Check, Method, Posts
 from causalroute.model.losses import cross_entropy
 from causalroute.model.optimizer import AdamW, cosine
 from causalroute.rng import torch_generator
+from causalroute.variants import module_of
 
 SELECT_FROM = 0.4
 CHECKPOINT_SECONDS = 20.0
@@ -60,10 +61,10 @@ Watch = Callable[[Row], None]
 
 
 def start(method: Method, posts: Posts, name: str, seed: int, train: Train) -> State:
-    """Prepares a method and its optimiser; the same arguments give the same state."""
-    method.prepare(posts, torch_generator(seed, "prepare", name))
+    """Prepares a method and its optimiser; the same arguments give the same state, and a variant draws as its module does."""
+    method.prepare(posts, torch_generator(seed, "prepare", module_of(name)))
     parameters = [p for p in method.parameters() if p.requires_grad and p.numel()]
-    return State(method, AdamW(parameters, train.weight_decay), torch_generator(seed, "train", name))
+    return State(method, AdamW(parameters, train.weight_decay), torch_generator(seed, "train", module_of(name)))
 
 
 def advance(state: State, posts: Posts, train: Train, seed: int, *, save: Save, watch: Watch) -> Best:

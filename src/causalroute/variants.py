@@ -1,0 +1,32 @@
+"""Names of methods: a module of `causalroute/methods`, or `<module>@<variant>`, the same module under settings of its own.
+
+Both are keys of `methods` in params.yaml and stand wherever a method is named: in lists, in file names, in tables. A variant draws its random
+numbers under the name of its module: seed s of `causal_moe@dense` starts from the weights and sees the batches of seed s of `causal_moe`, so
+that the two differ by their settings alone.
+"""
+
+from __future__ import annotations
+
+import re
+
+from causalroute.errors import UserError
+
+MODULE, VARIANT = "[a-z][a-z0-9_]*", "[a-z0-9_]+"
+"""Patterns of the two parts of a name."""
+
+
+def module_of(name: str) -> str:
+    """`causal_moe@dense` -> `causal_moe`; a name without `@` is a module's own.
+
+    Raises:
+        UserError: the text is no name of a method.
+    """
+    if not re.fullmatch(f"{MODULE}(@{VARIANT})?", name):
+        fix = "write `<module>` or `<module>@<variant>` in lower-case letters, digits and underscores, such as `causal_moe@no_experts`"
+        raise UserError(f"{name!r} is no name of a method", where="params.yaml: methods", fix=fix)
+    return name.partition("@")[0]
+
+
+def is_variant(name: str) -> bool:
+    """Whether the name is that of a variant."""
+    return module_of(name) != name
