@@ -23,6 +23,7 @@ from causalroute.training.job import build
 __all__ = ["posts"]
 SWAP = ("text_swap", "image_swap", "double_swap", "oracle_swap")
 EDITORS = {"causal_moe": "dataset", "oracle_swap": "truth", "text_swap": "dataset", "image_swap": "dataset", "double_swap": "dataset"}
+EDITORS |= {"subtraction": "dataset", "supcon": "dataset", "counterfactual_augmentation": "dataset"}
 
 
 def swapped_accuracy(method: methods.base.Method, posts: Posts, text: str, image: str) -> float:

@@ -98,7 +98,7 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing of ours catches it."""
 
 
-@pytest.mark.parametrize(("method", "stop"), [("erm", 4), ("group_dro", 1), ("causal_moe", 7)])
+@pytest.mark.parametrize(("method", "stop"), [("erm", 4), ("group_dro", 1), ("causal_moe", 7), ("lff", 3), ("jtt", 2), ("clue_text", 6)])
 def test_a_run_stopped_between_epochs_continues_to_the_same_bytes(method, stop, folder, monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     expected = run(method)

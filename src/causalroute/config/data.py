@@ -149,6 +149,6 @@ class Dataset:
         plain = [method for method in self.ablation if not is_variant(method)]
         if plain or len(set(self.ablation)) != len(self.ablation):
             raise ValueError(f"ablation lists variants (`<method>@<name>`), each once; {plain} are none" if plain else "ablation names one variant twice")
-        blind = [method for method in self.methods if module_of(method) in ("image_only", "image_swap")]
+        blind = [method for method in self.methods if module_of(method) in ("image_only", "image_swap", "clue_image")]
         if self.format == "table" and not self.columns.image and blind:
             raise ValueError(f"methods {blind} need images, and columns.image is empty: leave them out of `methods`, or name the column with the image paths")

@@ -17,7 +17,7 @@ from causalroute.errors import UserError
 from causalroute.io import canonical_json
 from causalroute.variants import module_of
 
-HELPERS = ("base", "swapping")
+HELPERS = ("base", "branches", "clue", "grouping", "logistic", "swapping")
 CANDIDATES = 4
 """Most settings that a search may try for one method: one budget for all."""
 

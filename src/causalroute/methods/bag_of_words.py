@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from causalroute.config import section
 from causalroute.methods import base
 from causalroute.methods.base import Answer, Inputs, Posts, Shape
+from causalroute.methods.logistic import per_class
 
 if TYPE_CHECKING:
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -63,13 +64,7 @@ class Method(base.Method):
         fits = [LogisticRegression(C=c, max_iter=1000).fit(x, y) for c in sorted(self.settings.c)]
         best: Any = max(fits, key=lambda fit: fit.score(x_valid, y_valid))
         self.words = vectorizer.get_feature_names_out().tolist()
-        weight, bias = torch.zeros(posts.classes, len(self.words)), torch.full((posts.classes,), -30.0)
-        present = torch.from_numpy(best.classes_)
-        # Two classes: scikit-learn keeps one row, the score of the second class.
-        coefficients, intercepts = torch.from_numpy(best.coef_).float(), torch.from_numpy(best.intercept_).float()
-        if len(present) == 2:
-            coefficients, intercepts = torch.cat([-coefficients, coefficients]) / 2, torch.cat([-intercepts, intercepts]) / 2
-        weight[present], bias[present] = coefficients, intercepts
+        weight, bias = per_class(best, posts.classes)
         self._hold({"weight": weight, "bias": bias, "idf": torch.from_numpy(vectorizer.idf_)})
 
     def _vectorizer(self) -> TfidfVectorizer:

@@ -129,6 +129,8 @@ class Method(nn.Module):
     sides: ClassVar[tuple[str, ...]] = ()
     """swapped sides that selection looks at: "text", "image" """
     split_roles: ClassVar[Mapping[str, str]] = {"train": "train", "valid": "valid"}
+    training_only: ClassVar[tuple[str, ...]] = ()
+    """how names of tensors begin that no answer needs: a checkpoint keeps them, the weights file does not"""
 
     def __init__(self, settings: Any, shape: Shape, generator: Generator) -> None:
         super().__init__()
@@ -141,6 +143,9 @@ class Method(nn.Module):
         """Losses of one batch; the entry "loss" is minimised, all are logged. `progress` is the share of steps done."""
         scores = self.scores(posts.inputs(rows), generator)
         return {"loss": cross_entropy(scores, posts.labels[rows]).mean()}
+
+    def settle(self, posts: Posts) -> None:
+        """Fits what gradient steps do not reach, such as a strength chosen on validation; called after every epoch, before its validation."""
 
     def scores(self, inputs: Inputs, generator: Generator | None = None) -> Tensor:
         """Class scores (B, C); a generator switches dropout on."""
@@ -165,6 +170,11 @@ class Method(nn.Module):
         """What belongs to the weights but is no tensor."""
         return {}
 
+    def kept(self) -> dict[str, Tensor]:
+        """The tensors that answers depend on."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith(self.training_only)}
+
     def restore(self, tensors: dict[str, Tensor], extra: dict[str, str]) -> None:
-        """Takes the weights back, as `state_dict` and `extra` gave them."""
-        self.load_state_dict(tensors)
+        """Takes the weights back, as `kept` and `extra` gave them; what only training needs stays as it is."""
+        left = {name: value for name, value in self.state_dict().items() if name.startswith(self.training_only)}
+        self.load_state_dict(left | tensors)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from causalroute.methods.swapping import Settings, SwapMethod
 
-__all__ = ["EDITOR", "Method", "Settings"]
+__all__ = ["EDITOR", "SEARCH", "Method", "Settings"]
 
 EDITOR = "dataset"
+SEARCH = {"ramp_end": (0.2, 0.4, 0.8)}
 
 
 class Method(SwapMethod):

@@ -12,12 +12,12 @@ import torch
 from torch import Generator, Tensor
 
 from causalroute.config import section
-from causalroute.methods import erm
+from causalroute.methods import erm, grouping
 from causalroute.methods.base import Posts, Shape
-from causalroute.model.context import cross_fit
 from causalroute.model.losses import cross_entropy
 
 EDITOR = None
+SEARCH = {"eta": (0.01, 0.1, 1.0)}
 
 
 @section
@@ -38,20 +38,13 @@ class Method(erm.Method):
     def __init__(self, settings: Settings, shape: Shape, generator: Generator) -> None:
         super().__init__(erm.Settings(), shape, generator)
         self.settings = settings
-        self.weights = torch.nn.Buffer(torch.full((4 * shape.classes,), 1 / (4 * shape.classes)))
+        count = grouping.CELLS * shape.classes
+        self.weights = torch.nn.Buffer(torch.full((count,), 1 / count))
         self.groups = torch.zeros(0, dtype=torch.int64)
 
     def prepare(self, posts: Posts, generator: Generator) -> None:
         """Judges every train item by probes that have not seen it."""
-        train = posts.train
-        y = posts.labels[train]
-        group = y
-        for side in ("t", "v"):
-            x = posts.views[side][train]
-            heads, fold = cross_fit(x, y, posts.classes, folds=self.settings.folds, hidden=self.settings.probe_hidden, generator=generator)
-            agrees = heads.held_out_effects(x, fold, clip=float("inf")).argmax(1) == y
-            group = 2 * group + agrees.long()
-        self.groups = torch.full((len(posts.labels),), -1).scatter(0, train, group)
+        self.groups = grouping.judged(posts, folds=self.settings.folds, hidden=self.settings.probe_hidden, generator=generator)
 
     def loss(self, posts: Posts, rows: Tensor, progress: float, generator: Generator) -> dict[str, Tensor]:
         """Weighted sum of the mean losses of the groups in the batch."""

@@ -25,6 +25,11 @@ def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
     return functional.cross_entropy(scores.flatten(0, -2), wanted.flatten(), reduction="none").view(wanted.shape)
 
 
+def generalized_cross_entropy(scores: Tensor, labels: Tensor, q: float) -> Tensor:
+    """(1 - p_y^q) / q per item, scores (..., B, C) -> (..., B): between cross-entropy (q -> 0) and mean absolute error (q = 1), Zhang and Sabuncu 2018."""
+    return (1 - (-q * cross_entropy(scores, labels)).exp()) / q
+
+
 def swap_weights(text: Tensor, image: Tensor, both: Tensor, strength: float) -> Tensor:
     """(2, 2, B) weights of x, x_V / x_T, x_TV: the post itself counts 1, its swaps `strength` times their gate."""
     return torch.stack([torch.ones_like(text), strength * image, strength * text, strength * both]).view(2, 2, -1)

@@ -82,11 +82,13 @@ def advance(state: State, posts: Posts, train: Train, seed: int, *, save: Save, 
     saved = time.monotonic()
     while state.epoch < train.epochs:
         losses = _epoch(state, posts, train)
+        with torch.no_grad():
+            state.method.settle(posts)
         accuracies, loss = validate(state.method, checks, labels)
         state.epoch += 1
         accuracy = sum(accuracies.values()) / len(accuracies)
         if state.epoch > SELECT_FROM * train.epochs and state.best.better(accuracy, loss):
-            state.best = Best(state.epoch, accuracy, loss, {name: value.detach().clone() for name, value in state.method.state_dict().items()})
+            state.best = Best(state.epoch, accuracy, loss, {name: value.detach().clone() for name, value in state.method.kept().items()})
         row = {"epoch": state.epoch, "seed": seed, **{f"train/{k}": v for k, v in losses.items()}, "valid/loss": loss, "valid/selection": accuracy}
         state.history.append(row | {f"valid/{name}": value for name, value in accuracies.items()})
         watch(state.history[-1])
