@@ -30,7 +30,7 @@ def test_labels(dataset: str) -> Path:
 
 
 def truth(dataset: str) -> Path:
-    """Parquet: known causal truth (planted data only; no rows elsewhere)."""
+    """Parquet: known causal truth (planted and injected data only; no rows elsewhere)."""
     return Path("data") / dataset / "truth.parquet"
 
 

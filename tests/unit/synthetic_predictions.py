@@ -17,7 +17,7 @@ SKILL = {
     "group_dro": (1.9, 1.5), "cf_vqa": (1.9, 1.4), "text_swap": (2.2, 0.9), "image_swap": (2.1, 1.0), "double_swap": (2.8, 0.1),
     "causal_moe": (2.8, 0.2), "oracle_erm": (2.9, 0.0), "oracle_swap": (3.0, 0.0),
 }  # fmt: skip
-AGREES = {"valid": 0.9, "id": 0.9, "ood": 0.1, "neutral": 0.5}
+AGREES = {"valid": 0.9, "id": 0.9, "ood": 0.1, "neutral": 0.5, "clean": 0.5}
 VIEWS = ("factual", "swap_t", "swap_v", "swap_tv", "held_t", "held_v", "held_tv", "context", "core")
 
 

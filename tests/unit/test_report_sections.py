@@ -18,7 +18,7 @@ from causalroute.errors import UserError
 from causalroute.evaluation import claims as compared
 from causalroute.evaluation import collect, scoring, statistics
 from causalroute.evaluation.statistics import Sample
-from causalroute.report import blocks, claims, figures, grades, markdown, page, shortcuts, tables
+from causalroute.report import blocks, claims, figures, grades, headline, markdown, page, shortcuts, tables
 
 EVALUATE = Evaluate(bootstrap=100)
 SEEDS = Replicates(seeds=3, per_job=2)
@@ -190,6 +190,17 @@ def test_posts_are_counted_by_split_and_class(whole: scoring.Results) -> None:
 def test_three_classes_without_shifted_splits() -> None:
     found = results(("erm", "double_swap", "causal_moe"), {"valid": 60, "id": 150}, ("negative", "neutral", "positive"))
     assert len(claims.sentences(found, EVALUATE)) == 3
+
+
+def test_posts_without_cues_have_a_column_and_a_place_in_every_comparison() -> None:
+    found = results(sizes=SIZES | {"neutral": 90, "clean": 90})
+    titles = [column.title for column in headline.columns(synthetic.dataset(ALL), found, "")]
+    assert titles[:4] == ["accuracy ID", "accuracy OOD", "accuracy neutral", "accuracy clean"]
+    assert [one.split for one in headline.findings(found, EVALUATE, "image")] == ["ID", "OOD", "neutral", "clean"]
+    assert {one.split for one in compared.against_control(found, EVALUATE)} == {"id", "ood", "neutral", "clean"}
+    assert "clean +" in claims.sentences(found, EVALUATE)[2] or "clean -" in claims.sentences(found, EVALUATE)[2]
+    summary = {"splits": {}, "injected": {"hashtags": ["#chalk", "#mica"], "rho_text": 0.9}}
+    assert ("injected shortcuts", "hashtags #chalk #mica, rho text 0.9") in page.facts(synthetic.dataset(ALL), summary, 3)
 
 
 @pytest.mark.parametrize("word", ["a`b", "`", "x\ny"])

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from causalroute.data.images import FORMATS, MAX_PIXELS, ImageError, open_image, perceptual_hash, resolve
+from causalroute.data.overlays import draw
 from causalroute.io import sha256_file
 
 NAMES = (
@@ -61,30 +62,38 @@ class Seen:
 Look = Seen | ImageError | None
 
 
-def inspect(root: Path, paths: Sequence[str | None]) -> list[Look]:
-    """Looks at each image once, several at a time; None where there is no path, the error where the file cannot be used."""
-    unique = list(dict.fromkeys(path for path in paths if path is not None))
+def inspect(root: Path, paths: Sequence[str | None], overlays: Sequence[str] = ()) -> list[Look]:
+    """Looks at each image once, several at a time; None where there is no path, the error where the file cannot be used.
+
+    Args:
+        root: folder that the paths are relative to.
+        paths: n paths.
+        overlays: the mark that is drawn on each (injected data); none where left out.
+    """
+    shown = list(zip(paths, overlays or [""] * len(paths), strict=True))
+    unique = [(path, overlay) for path, overlay in dict.fromkeys(shown) if path is not None]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        found: dict[str | None, Look] = dict(zip(unique, pool.map(lambda path: _safely(root, path), unique, chunksize=32), strict=True))
-    return [found.get(path) for path in paths]
+        seen = pool.map(lambda one: _safely(root, *one), unique, chunksize=32)
+        found: dict[tuple[str | None, str], Look] = dict(zip(unique, seen, strict=True))
+    return [found.get(one) for one in shown]
 
 
-def _safely(root: Path, path: str) -> Look:
+def _safely(root: Path, path: str, overlay: str) -> Look:
     try:
-        return look(root, path)
+        return look(root, path, overlay)
     except ImageError as error:
         return error
 
 
-def look(root: Path, path: str) -> Seen:
-    """Numbers, facts and hashes of one image.
+def look(root: Path, path: str, overlay: str = "") -> Seen:
+    """Numbers, facts and hashes of one image; numbers and perceptual hash are of what is shown, its mark included.
 
     Raises:
         ImageError: as `open_image`.
     """
     file = resolve(root, path)
     facts, quality, size = _header(file)
-    image = _pixels(root, path)
+    image = draw(_pixels(root, path), overlay)
     grey = _grey(image)
     width, height = size or image.size
     pixels = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64)

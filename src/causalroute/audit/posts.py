@@ -39,6 +39,8 @@ class Posts:
     """further columns of the table by name"""
     features: NDArray[np.float64] | None = None
     """(n, D) image features of a backbone"""
+    overlays: list[str] = dataclasses.field(default_factory=list)
+    """marks drawn on the images of injected data; empty elsewhere"""
     keys: list[str] = dataclasses.field(default_factory=list)
     """normalised texts: equal for equal texts"""
 
@@ -86,4 +88,5 @@ def from_manifest(manifest: pl.DataFrame, classes: Sequence[str]) -> Posts:
     texts = [text or "" for text in rows["text"]]
     train = (rows["split"] == "train").to_numpy()
     labels = rows["label"].cast(pl.Int64).to_numpy()
-    return Posts(rows["id"].to_list(), texts, labels, tuple(classes), train, rows["image"].to_list(), rows["attributes"].to_list())
+    overlays = rows["overlay"].fill_null("").to_list() if "overlay" in rows.columns else []
+    return Posts(rows["id"].to_list(), texts, labels, tuple(classes), train, rows["image"].to_list(), rows["attributes"].to_list(), overlays=overlays)

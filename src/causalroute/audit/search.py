@@ -48,7 +48,7 @@ def audit(manifest: pl.DataFrame, summary: dict[str, Any], settings: Audit, root
         UserError: the train split holds fewer than two classes.
     """
     posts = from_manifest(manifest, summary["classes"])
-    found = search(posts, images.inspect(root, posts.images), settings)
+    found = search(posts, images.inspect(root, posts.images, posts.overlays), settings)
     return found | {"leaks": summary.get("leaks", {}), "duplicates": summary.get("duplicates", {})}
 
 

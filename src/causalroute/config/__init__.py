@@ -4,7 +4,7 @@
 Settings of a method live beside the method (`methods/<name>.py`, class `Settings`).
 """
 
-from causalroute.config.data import Columns, Dataset, Planted, Source, Splits
+from causalroute.config.data import Columns, Dataset, Inject, Planted, Source, Splits
 from causalroute.config.run import Audit, Backbone, Config, Editor, Evaluate, Gate, Llm, Pretrain, Replicates, Train
 from causalroute.config.study import Ablation, Search
 from causalroute.parsing import parse, section, suggest
@@ -19,6 +19,7 @@ __all__ = [
     "Editor",
     "Evaluate",
     "Gate",
+    "Inject",
     "Llm",
     "Planted",
     "Pretrain",

@@ -51,7 +51,7 @@ class Columns:
     id: str = ""
     """column with a unique id (empty: the row number)"""
     split: str = ""
-    """column with train / valid / id / ood / neutral (empty: splits are made)"""
+    """column with train / valid / id / ood / neutral / clean (empty: splits are made)"""
     groups: tuple[str, ...] = ()
     """columns whose values are reported as groups"""
 
@@ -83,8 +83,29 @@ class Planted:
 
 
 @section
+class Inject:
+    """Known shortcuts put into posts of any data set (docs/injected.md); the numbers of `Planted` have the same names."""
+
+    rho_text: float = 0.9
+    """probability that the hashtag agrees with the label in train, valid and id; 1 - rho in ood, 1/C in neutral, no hashtag in clean"""
+    rho_image: float = 0.9
+    """the same for the visual mark, or for the attribute word where the visual side is attribute words"""
+    mark: Literal["border", "corner", "tint"] = "corner"
+    """what is drawn on images, in the class's own pattern and colour"""
+    place: Literal["end", "front"] = "end"
+    """where in the text the hashtag stands"""
+    seed: int = 0
+    """seed of the cues and of the choice of words"""
+
+    def __post_init__(self) -> None:
+        for key in ("rho_text", "rho_image"):
+            if not 0.0 < getattr(self, key) < 1.0:
+                raise ValueError(f"{key} must lie strictly between 0 and 1, found {getattr(self, key)}")
+
+
+@section
 class Splits:
-    """How posts without a published split are divided."""
+    """How posts without a published split are divided, and whether an OOD test is made of the test posts."""
 
     valid: float = 0.1
     """share of posts"""
@@ -92,6 +113,9 @@ class Splits:
     """share of posts"""
     seed: int = 0
     """seed of the assignment"""
+    ood: Literal["published", "resampled"] = "published"
+    """published: the data set's own OOD posts, if any; resampled: test posts chosen so that words say nothing of the label they went with in train
+    (docs/injected.md)"""
 
 
 @section
@@ -129,7 +153,9 @@ class Dataset:
     variant: str = ""
     """mvsa: single or multiple; mmsd: mmsd or mmsd2"""
     splits: Splits = dataclasses.field(default_factory=Splits)
-    """used where the data set has no published split"""
+    """shares are used where the data set has no published split; `ood` wherever it is set"""
+    inject: Inject | None = None
+    """puts known shortcuts into the posts (null: none)"""
     planted: Planted = dataclasses.field(default_factory=Planted)
     """format planted: the numbers of the generator"""
     expected: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -142,6 +168,10 @@ class Dataset:
             raise ValueError(f"positive {self.positive!r} is not one of classes {list(self.classes)}")
         if self.format == "table" and not self.table:
             raise ValueError("format 'table' needs 'table': the file name inside the raw folder")
+        if self.format == "planted" and (self.inject or self.splits.ood != "published"):
+            raise ValueError("planted posts have shortcuts and OOD posts of their own: leave out 'inject' and 'splits.ood'")
+        if self.inject and self.splits.ood != "published":
+            raise ValueError("'inject' and 'splits.ood' both make the split ood: choose one")
         if len(set(self.methods)) != len(self.methods):
             raise ValueError("methods names one method twice")
         if self.held_out and self.held_out == self.editor:

@@ -98,7 +98,7 @@ class Editor:
 
     text: Literal["lexicon", "surface", "occlusion", "llm", "random", "truth"]
     """a module of causalroute/counterfactual/text"""
-    image: Literal["saliency", "attention", "similarity", "occlusion", "centre", "random", "truth"]
+    image: Literal["saliency", "attention", "similarity", "occlusion", "centre", "places", "random", "truth"]
     """a module of causalroute/counterfactual/image"""
     seed: int = 0
     """seed of donors and of the random editors"""

@@ -10,12 +10,13 @@ from PIL import Image
 from causalroute.config import Editor
 from causalroute.counterfactual.image import edit_images
 from causalroute.counterfactual.image.find import find
+from causalroute.counterfactual.image.truth import redraw
 from causalroute.counterfactual.pixels import REFERENCE_SIDE, reference
 from causalroute.counterfactual.posts import Posts, edited, posts_of
 from causalroute.counterfactual.sources import Sources
 from causalroute.counterfactual.text import edit_texts, flips
 from causalroute.counterfactual.text import find as find_context
-from causalroute.counterfactual.views import visual_side
+from causalroute.counterfactual.views import EXACT, REDRAWN, overlays_of, visual_side
 from causalroute.data.images import open_image
 from causalroute.rng import generator
 
@@ -79,8 +80,13 @@ def _images(rows: pl.DataFrame, core_texts: pl.Series, editor: Editor, sources: 
     has = rows["image"].is_not_null()
     shown = rows.filter(has)
     posts = posts_of(shown, what="the train posts with an image belong to")
-    masks, thumbnails = find(shown, posts, core_texts.filter(has).to_list(), editor, sources)
-    made = edit_images(posts, masks, thumbnails, editor.swaps, editor.seed, editor.fill).with_columns(shown["id"], level=pl.lit(editor.level))
+    if editor.image == "truth" and "overlay" in shown.columns:
+        made, level = redraw(posts, overlays_of(shown), editor), REDRAWN
+    else:
+        masks, thumbnails = find(shown, posts, core_texts.filter(has).to_list(), editor, sources)
+        made = edit_images(posts, masks, thumbnails, editor.swaps, editor.seed, editor.fill)
+        level = EXACT if editor.image == "places" and editor.level == "pixels" else editor.level
+    made = made.with_columns(shown["id"], level=pl.lit(level))
     own = pl.concat_list([pl.col("id")] * editor.swaps)
     every = rows.select("id").join(made, on="id", how="left", maintain_order="left")
     return every.with_columns(pl.col("v_donor").fill_null(own), pl.col("image_ok").fill_null(False)).drop("id")
@@ -90,6 +96,7 @@ def reference_of(manifest: pl.DataFrame, root: Path) -> Image.Image:
     """The reference image: the mean of at most REFERENCE_IMAGES train images, drawn from a fixed substream; plain grey where there are no images."""
     if visual_side(manifest) != "image":
         return Image.new("RGB", (REFERENCE_SIDE, REFERENCE_SIDE), (128, 128, 128))
-    paths = manifest.filter(pl.col("split") == "train")["image"].drop_nulls().to_list()
+    shown = manifest.filter((pl.col("split") == "train") & pl.col("image").is_not_null())
+    paths, overlays = shown["image"].to_list(), overlays_of(shown)
     chosen = sorted(generator(0, "reference").permutation(len(paths))[:REFERENCE_IMAGES].tolist())
-    return reference(open_image(root, paths[row]) for row in chosen)
+    return reference(open_image(root, paths[row], overlay=overlays[row]) for row in chosen)

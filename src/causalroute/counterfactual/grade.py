@@ -10,6 +10,8 @@ Where the truth is known (planted data):
     image   IoU of the core mask against the ellipse in the true box; core cut: the mask covers less than COVERED of it;
             failed: the donor's true background is of the same family, or more than LEAKED of the own background came along
 
+Of injected data the cue is known and the core is not: `injected.py` grades those.
+
 A swap that destroys the core teaches the wrong label; a swap that fails teaches nothing.
 """
 
@@ -21,6 +23,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from causalroute.counterfactual import injected
 from causalroute.counterfactual.image.truth import ellipse
 from causalroute.counterfactual.pixels import unpack_mask
 from causalroute.counterfactual.text.truth import overlap
@@ -49,7 +52,10 @@ def grade(counterfactuals: pl.DataFrame, manifest: pl.DataFrame, truth: pl.DataF
     rows = counterfactuals.join(manifest.select("id", "text"), on="id", how="left", maintain_order="left")
     text: dict[str, Any] = _summary(rows, "text") | {"edit_distance": _mean(rows["text_edit_distance"]), "detectability": detectability(rows)}
     image: dict[str, Any] = _summary(rows, "image")
-    if truth.height:
+    if "attribute_spans" in truth.columns:
+        known_text, known_image = injected.grades(counterfactuals, manifest, truth)
+        text, image = text | known_text, image | known_image
+    elif truth.height:
         known = rows.join(truth, on="id", how="inner", maintain_order="left")
         text |= _text_truth(known, truth)
         if rows["mask"].null_count() == 0:

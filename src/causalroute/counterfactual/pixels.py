@@ -103,25 +103,27 @@ def fill_core(image: Image.Image, mask: Mask, fill: str) -> Image.Image:
     return _paste(image, Image.new("RGB", image.size, colour), core)
 
 
-def isolate_core(image: Image.Image, mask: Mask) -> Image.Image:
+def isolate_core(image: Image.Image, mask: Mask, rim: bool = True) -> Image.Image:
     """v_c: the core on plain grey. A blurred background would keep its mean colour, which is context.
 
     Args:
         image: RGB.
         mask: (m, m), True = core.
+        rim: whether the mask has a rim that is not shown.
     """
-    return _paste(Image.new("RGB", image.size, GREY), image, spread(inner(mask), image.size))
+    return _paste(Image.new("RGB", image.size, GREY), image, spread(inner(mask) if rim else mask, image.size))
 
 
-def transplant(image: Image.Image, mask: Mask, background: Image.Image) -> Image.Image:
+def transplant(image: Image.Image, mask: Mask, background: Image.Image, rim: bool = True) -> Image.Image:
     """v_swap: the core of `image`, without its rim, on a `background_of` a donor.
 
     Args:
         image: RGB; the result has its size.
         mask: (m, m), True = core of `image`.
         background: RGB of the size of `image`.
+        rim: whether the mask has a rim that is not shown.
     """
-    return _paste(background, image, spread(inner(mask), image.size))
+    return _paste(background, image, spread(inner(mask) if rim else mask, image.size))
 
 
 def background_of(donor: Image.Image, donor_mask: Mask, size: tuple[int, int], fill: str) -> Image.Image:

@@ -21,7 +21,7 @@ from causalroute.counterfactual.fusion import Fusion
 from causalroute.counterfactual.judged import Judged
 from causalroute.counterfactual.pixels import unpack_mask
 from causalroute.counterfactual.probes import Floats
-from causalroute.counterfactual.views import ImageInput, view_inputs
+from causalroute.counterfactual.views import view_inputs
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -144,18 +144,16 @@ class _Pictures:
         self.root = root
         self.swaps = len(table["v_donor"][0])
         self.inputs: dict[str, Sequence[Any]] = {name: view_inputs(manifest, table, name, reference) for name in ("v_s", "v_c", "v_swap")}
-        rows = manifest.select("image", "image_sha256").iter_rows()
-        self.files = dict(zip(manifest["id"], rows, strict=True))
+        self.files = dict(zip(manifest["id"], view_inputs(manifest, None, "v", reference), strict=True))
 
     def of(self, at: int, post: dict[str, Any]) -> list[Shot]:
         """Original with the mask's outline, context, core and the first swap of row `at` of the counterfactuals."""
-        path, digest = self.files[post["id"]]
-        views = {"image, core outlined": ImageInput(path, digest), "context only": self.inputs["v_s"][at], "core only": self.inputs["v_c"][at]}
+        views: dict[str, Any] = {"image, core outlined": self.files[post["id"]], "context only": self.inputs["v_s"][at], "core only": self.inputs["v_c"][at]}
         views["swapped"] = self.inputs["v_swap"][at * self.swaps]
         found = []
         for name, view in views.items():
             picture = _small(view.load(self.root))
-            if view.op == "original":
+            if view is self.files[post["id"]]:
                 picture = outlined(picture, unpack_mask(post["mask"], post["mask_side"]))
             found.append(Shot(name, data_uri(picture), f"{name}, post {post['id']}"))
         return found

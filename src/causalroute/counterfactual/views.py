@@ -4,6 +4,9 @@ Views: t, v factual; t_s, v_s context only; t_c, v_c core only; t_0, v_0 no trea
 An input knows what it is made of, not its pixels: `content_key` needs no decoding, so features that exist are found without opening an image.
 Where the visual side is published attribute words, its views are texts too; where there is none, they are the empty text. A post without image among posts
 with one has the reference image v_0 in every view of its visual side: there is no treatment, and nothing to swap.
+
+How an image is edited is the `level` of its row: pixels (a core mask with a rim), EXACT (a mask without one: the context is a place, not an outline) or
+REDRAWN (the true mark of injected data: v_s the mark on plain grey, v_c the image without it, v_swap the image with the donor's mark).
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
-from causalroute.counterfactual.pixels import background_of, fill_core, isolate_core, transplant, unpack_mask
+from causalroute.counterfactual.pixels import GREY, REFERENCE_SIDE, background_of, fill_core, isolate_core, transplant, unpack_mask
 from causalroute.errors import UserError
 from causalroute.io import sha256_bytes, sha256_file
 
@@ -33,6 +36,10 @@ EDITED = ("t_s", "t_c", "t_0", "t_swap", "v_s", "v_c", "v_0", "v_swap")
 SWAP_FILL = "blur"
 """How a donor's core is filled, unless the editor paints in: interpolated from around it, for a flat patch would show its silhouette."""
 
+EXACT, REDRAWN = "exact", "redrawn"
+"""Levels of a row that an editor decides by itself (module docstring)."""
+KEY_MARKED = b"overlays-1"
+"""Part of the content key of images with a mark; raised when marks are drawn otherwise."""
 LENT = 8
 """Donors kept in memory, decoded: those that the threads are at. Photos may be large, so no more."""
 
@@ -59,8 +66,8 @@ class ImageInput:
     """relative to the data root, posix (op "reference": as it is)"""
     image_sha256: str
     """of the file's bytes"""
-    op: Literal["original", "context", "core", "swap", "reference"] = "original"
-    """v, v_s, v_c, v_swap, v_0"""
+    op: Literal["original", "context", "core", "swap", "reference", "mark"] = "original"
+    """v, v_s, v_c, v_swap, v_0, the mark alone on grey"""
     mask: bytes = b""
     """packed bits of the core mask"""
     side: int = 0
@@ -75,11 +82,18 @@ class ImageInput:
     """cells per side of `donor_mask`"""
     fill: str = ""
     """ops "context" and "swap": what a removed core is filled with"""
+    rim: bool = True
+    """whether the masks have a rim that is never shown"""
+    overlay: str = ""
+    """the mark drawn on the image (injected data); likewise `donor_overlay`"""
+    donor_overlay: str = ""
 
     def content_key(self) -> str:
-        """Hex digest of file contents, edit, masks and fill; no image is opened."""
+        """Hex digest of file contents, edit, masks, fill and marks; no image is opened."""
         names = (self.op, self.image_sha256, str(self.side), self.donor_sha256, str(self.donor_side), self.fill)
-        return sha256_bytes(KEY_EDITED if self.mask else KEY_AS_IS, b"image", *(name.encode() for name in names), self.mask, self.donor_mask)
+        marks = (KEY_MARKED, self.overlay.encode(), self.donor_overlay.encode()) if self.overlay or self.donor_overlay else ()
+        rest = (*(name.encode() for name in names), self.mask, self.donor_mask, *marks, *(() if self.rim else (b"no rim",)))
+        return sha256_bytes(KEY_EDITED if self.mask else KEY_AS_IS, b"image", *rest)
 
     def load(self, root: Path) -> Image.Image:
         """The edited RGB image.
@@ -91,18 +105,22 @@ class ImageInput:
             UserError: a file is missing or no image.
         """
         from causalroute.data.images import open_image
+        from causalroute.data.overlays import draw
 
         if self.op == "reference":
             return open_image(Path(self.path).parent, Path(self.path).name)
-        image = _stout(open_image(root, self.path))
+        if self.op == "mark":
+            return draw(_plain(), self.overlay)
+        image = _stout(open_image(root, self.path, overlay=self.overlay))
         if self.op == "original":
             return image
         mask = unpack_mask(self.mask, self.side)
         if self.op == "context":
             return fill_core(image, mask, self.fill)
         if self.op == "core":
-            return isolate_core(image, mask)
-        return transplant(image, mask, _background(root, self.donor_path, self.donor_sha256, self.donor_mask, self.donor_side, image.size, self.fill))
+            return isolate_core(image, mask, self.rim)
+        lender = (self.donor_path, self.donor_sha256, self.donor_overlay)
+        return transplant(image, mask, _background(root, lender, self.donor_mask, self.donor_side, image.size, self.fill), self.rim)
 
     def neighbour(self) -> str:
         """Inputs with an equal one share work when they are loaded one after the other: swaps that borrow from the same donor."""
@@ -110,16 +128,22 @@ class ImageInput:
 
 
 @functools.lru_cache(maxsize=LENT)
-def _background(root: Path, path: str, sha256: str, mask: bytes, side: int, size: tuple[int, int], fill: str) -> Image.Image:
-    """A donor lends to several posts; its background is made once for each size, and nobody changes it."""
-    return background_of(_donor(root, path, sha256), unpack_mask(mask, side), size, fill)
+def _background(root: Path, lender: tuple[str, str, str], mask: bytes, side: int, size: tuple[int, int], fill: str) -> Image.Image:
+    """A donor (path, hash, mark) lends to several posts; its background is made once for each size, and nobody changes it."""
+    return background_of(_donor(root, *lender), unpack_mask(mask, side), size, fill)
 
 
 @functools.lru_cache(maxsize=LENT)
-def _donor(root: Path, path: str, sha256: str) -> Image.Image:
+def _donor(root: Path, path: str, sha256: str, overlay: str) -> Image.Image:
     from causalroute.data.images import open_image
 
-    return open_image(root, path)
+    return open_image(root, path, overlay=overlay)
+
+
+def _plain() -> Image.Image:
+    from PIL import Image
+
+    return Image.new("RGB", (REFERENCE_SIDE, REFERENCE_SIDE), GREY)
 
 
 def _stout(image: Image.Image) -> Image.Image:
@@ -191,30 +215,50 @@ def _reference(path: Path | None) -> ImageInput:
 
 
 def _originals(manifest: pl.DataFrame, reference: Path | None) -> list[ImageInput]:
-    files = [ImageInput(path, sha) if path is not None else None for path, sha in manifest.select("image", "image_sha256").iter_rows()]
+    rows = zip(*manifest.select("image", "image_sha256"), overlays_of(manifest), strict=True)
+    files = [ImageInput(path, sha, overlay=overlay) if path is not None else None for path, sha, overlay in rows]
     blank = _reference(reference) if None in files else None
     return [file or blank for file in files]  # type: ignore[misc]
+
+
+def overlays_of(manifest: pl.DataFrame) -> list[str]:
+    """The mark on the image of each row, empty where there is none; only injected data have any."""
+    return manifest["overlay"].fill_null("").to_list() if "overlay" in manifest.columns else [""] * manifest.height
 
 
 def _edited(manifest: pl.DataFrame, counterfactuals: pl.DataFrame, view: str, reference: Path | None) -> list[ImageInput]:
     files = dict(zip(manifest["id"], _originals(manifest, reference), strict=True))
     masks = {name: (bits, side) for name, bits, side in counterfactuals.select("id", "mask", "mask_side").iter_rows()}
-    rows = counterfactuals.select("id", "v_donor", "fill")
-    if view == "v_swap":
-        return [_swap(files[name], masks[name], files[donor], masks[donor], fill) for name, donors, fill in rows.iter_rows() for donor in donors]
-    op: Literal["context", "core"] = "context" if view == "v_s" else "core"
+    levels = counterfactuals["level"] if "level" in counterfactuals.columns else [None] * counterfactuals.height
     edited = []
-    for name, _, fill in rows.iter_rows():
-        bits, side = masks[name]
+    for (name, donors, fill), level in zip(counterfactuals.select("id", "v_donor", "fill").iter_rows(), levels, strict=True):
+        lenders = [(files[donor], masks[donor]) for donor in donors] if view == "v_swap" else [(files[name], masks[name])]
         if files[name].op == "reference":
-            edited.append(files[name])
-            continue
-        edited.append(dataclasses.replace(files[name], op=op, mask=bits, side=side, fill=fill if op == "context" else ""))
+            edited += [files[name]] * len(lenders)
+        elif level == REDRAWN:
+            edited += [_redrawn(files[name], view, lender) for lender, _ in lenders]
+        elif view == "v_swap":
+            edited += [_swap(files[name], masks[name], lender, mask, fill, level != EXACT) for lender, mask in lenders]
+        else:
+            edited.append(_one_sided(files[name], masks[name], view, fill, level != EXACT))
     return edited
 
 
-def _swap(item: ImageInput, mask: tuple[bytes, int], donor: ImageInput, donor_mask: tuple[bytes, int], fill: str) -> ImageInput:
-    if item.op == "reference":
-        return item
+def _redrawn(item: ImageInput, view: str, donor: ImageInput) -> ImageInput:
+    """The item's image with the donor's mark or none, or its mark alone."""
+    if view == "v_s":
+        return ImageInput("", "", "mark", overlay=item.overlay)
+    return dataclasses.replace(item, overlay=donor.overlay if view == "v_swap" else "")
+
+
+def _one_sided(item: ImageInput, mask: tuple[bytes, int], view: str, fill: str, rim: bool) -> ImageInput:
+    op: Literal["context", "core"] = "context" if view == "v_s" else "core"
+    return dataclasses.replace(item, op=op, mask=mask[0], side=mask[1], fill=fill if op == "context" else "", rim=rim)
+
+
+def _swap(item: ImageInput, mask: tuple[bytes, int], donor: ImageInput, donor_mask: tuple[bytes, int], fill: str, rim: bool) -> ImageInput:
     behind = fill if fill == "telea" else SWAP_FILL
-    return ImageInput(item.path, item.image_sha256, "swap", mask[0], mask[1], donor.path, donor.image_sha256, donor_mask[0], donor_mask[1], behind)
+    return ImageInput(
+        item.path, item.image_sha256, "swap", mask[0], mask[1], donor.path, donor.image_sha256, donor_mask[0], donor_mask[1], behind,
+        rim=rim, overlay=item.overlay, donor_overlay=donor.overlay,
+    )  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image, ImageOps
 
+from causalroute.data.overlays import draw
 from causalroute.errors import UserError
 from causalroute.io import sha256_file
 
@@ -62,18 +63,23 @@ def resolve(root: str | Path, relative: str) -> Path:
     return path
 
 
-def open_image(root: str | Path, relative: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The image at `relative` under `root`, decoded, upright, mode RGB.
+def open_image(root: str | Path, relative: str, max_pixels: int = MAX_PIXELS, overlay: str | None = None) -> Image.Image:
+    """The image at `relative` under `root`, decoded, upright, mode RGB, with its mark where injected data give it one.
 
     Args:
         root: the data set's raw folder.
         relative: posix path inside it.
         max_pixels: width x height above which the file is refused before any pixel is decoded.
+        overlay: the mark that is drawn on it (`overlays.py`); none where null or empty.
 
     Raises:
         ImageError: with `.reason` path_outside_root, missing_image, not_an_image, image_too_large or corrupt_image.
     """
     path = resolve(root, relative)
+    return draw(_decoded(path, max_pixels), overlay or "")
+
+
+def _decoded(path: Path, max_pixels: int) -> Image.Image:
     try:
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > max_pixels:

@@ -1,6 +1,6 @@
 """Records -> manifest: every post checked, hashed and assigned to a split; what cannot be used is listed with its reason.
 
-Labels of the test splits (id, ood, neutral) go to test.parquet alone; manifest.parquet and summary.json hold none of them.
+Labels of the test splits (id, ood, neutral, clean) go to test.parquet alone; manifest.parquet and summary.json hold none of them.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ import polars as pl
 
 from causalroute import layout
 from causalroute.config import Dataset, suggest
-from causalroute.data import formats, splits
+from causalroute.data import formats, shifts, splits
 from causalroute.data.duplicates import Pair, components, exact_pairs, near_images, near_texts, normalise
 from causalroute.data.images import Checked, ImageError, check_image
 from causalroute.data.records import DROPPED, GROUP, REWRITES, TRUTH, Records
 from causalroute.errors import UserError
 from causalroute.io import read_json, write_csv, write_json, write_parquet
 
-SPLITS = ("train", "valid", "id", "ood", "neutral", "oracle_train", "oracle_valid")
-TEST = ("id", "ood", "neutral")
+SPLITS = ("train", "valid", "id", "ood", "neutral", "clean", "oracle_train", "oracle_valid")
+TEST = ("id", "ood", "neutral", "clean")
 NEEDED = ("train", "valid", "id")
 CONTENT = ("id", "split", "text", "image", "attributes", "label", "text_sha256", "image_sha256", "pair")
+OVERLAY = "overlay"  # which mark is drawn on the image; injected data alone
 FATAL = ("unknown_label", "unknown_split", "missing_image", "path_outside_root", "not_an_image", "corrupt_image", "duplicate_id", "no_id")
 BATCH = 256  # images in flight
 LISTED = 10  # dropped posts that an error shows
@@ -42,11 +43,12 @@ def prepare(dataset: Dataset, name: str) -> None:
     raw = layout.raw(name)
     if not raw.is_dir():
         raise UserError("there are no raw files", where=str(raw), fix="run the fetch stage first (make reproduce does)")
-    records = formats.read(raw, dataset)
+    records = shifts.unshifted(formats.read(raw, dataset), dataset)
     frame, perceptual, dropped = check(records, raw, dataset)
     try:
         stop_if_hopeless(records.frame.height, dropped)
         frame, twins = assign(frame, perceptual, dataset)
+        frame, truth, made = shifts.shifted(frame, records.truth, dataset)
         _check_counts(frame, dataset)
     except UserError as error:
         write_csv(layout.dropped_log(name), dropped)
@@ -56,17 +58,18 @@ def prepare(dataset: Dataset, name: str) -> None:
     order = pl.col("split").replace_strict({split: place for place, split in enumerate(SPLITS)}, return_dtype=pl.Int8)
     frame = frame.with_columns(_pairs(frame)).sort(order, maintain_order=True)
     write_parquet(layout.rewrites(name), _rewrites(raw, dataset))
-    write_parquet(layout.truth(name), _truth(records, frame))
+    write_parquet(layout.truth(name), _truth(truth, frame))
     write_parquet(layout.test_labels(name), frame.filter(pl.col("split").is_in(TEST)).select("id", "split", "label", pl.col(f"^{GROUP}.*$")))
     write_parquet(layout.manifest(name), hide_labels(frame))
-    write_json(layout.summary(name), summarise(frame, records, dropped, dataset, twins) | {"sources": _sources(name)})
+    write_json(layout.summary(name), summarise(frame, records, dropped, dataset, twins | made) | {"sources": _sources(name)})
 
 
 def hide_labels(frame: pl.DataFrame) -> pl.DataFrame:
     """The manifest's columns, labels and groups of test splits null."""
     shown = ~pl.col("split").is_in(TEST)
     secret = ["label", *(column for column in frame.columns if column.startswith(GROUP))]
-    return frame.with_columns(pl.when(shown).then(pl.col(column)).alias(column) for column in secret).select(*CONTENT, *secret[1:])
+    overlay = [OVERLAY] if OVERLAY in frame.columns else []
+    return frame.with_columns(pl.when(shown).then(pl.col(column)).alias(column) for column in secret).select(*CONTENT, *overlay, *secret[1:])
 
 
 def check(records: Records, raw: Path, dataset: Dataset) -> tuple[pl.DataFrame, list[int | None], pl.DataFrame]:
@@ -245,14 +248,14 @@ def _pairs(frame: pl.DataFrame) -> pl.Expr:
     return pl.when(pl.col("pair").is_in(frame["id"].implode())).then(pl.col("pair")).alias("pair")
 
 
-def _truth(records: Records, frame: pl.DataFrame) -> pl.DataFrame:
-    if records.truth is None:
+def _truth(truth: pl.DataFrame | None, frame: pl.DataFrame) -> pl.DataFrame:
+    if truth is None:
         return pl.DataFrame(schema=TRUTH)
-    return frame.select("id").join(records.truth, on="id", how="inner", maintain_order="left")
+    return frame.select("id").join(truth, on="id", how="inner", maintain_order="left")
 
 
 def _rewrites(raw: Path, dataset: Dataset) -> pl.DataFrame:
-    if dataset.format != "mmsd":
+    if dataset.format != "mmsd" or dataset.inject is not None:  # a rewrite bears no injected cue and would be told by that
         return pl.DataFrame(schema=REWRITES)
     from causalroute.data.formats.mmsd import rewrites
 

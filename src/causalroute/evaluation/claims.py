@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from causalroute.config import Evaluate
 from causalroute.evaluation import statistics
+from causalroute.evaluation.collect import TESTS
 from causalroute.evaluation.scoring import KEPT, REFERENCE, Results, Row
 from causalroute.evaluation.statistics import Estimate, Sample
 from causalroute.variants import module_of
@@ -57,7 +58,7 @@ def against_control(results: Results, evaluate: Evaluate, method: str = PROPOSED
     found: list[Versus] = []
     for metric in KEPT:
         family: list[Versus] = []
-        for split in ("id", "ood", "neutral"):
+        for split in TESTS:
             ours, theirs = (results.samples.get((one, split, metric)) for one in (method, control))
             if ours is not None and theirs is not None:
                 family.append(_versus((method, control, split, metric), ours, theirs, evaluate))

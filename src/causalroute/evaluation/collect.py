@@ -20,7 +20,9 @@ from causalroute.config import Dataset, Replicates
 from causalroute.errors import UserError
 from causalroute.evaluation.metrics import Array, Items
 
-SPLITS = ("valid", "id", "ood", "neutral")
+SPLITS = ("valid", "id", "ood", "neutral", "clean")
+TESTS = SPLITS[1:]
+"""Test splits, in the order of tables; clean: posts without the injected cues."""
 EFFECTS = ("te", "nde_t", "nde_v")
 GATES = ("keep", "T", "V", "TV")
 

@@ -1,4 +1,7 @@
-"""ERM trained where no shortcut exists (splits oracle_train and oracle_valid, rho = .5): the ceiling of the benchmark (labelled oracle, planted data only)."""
+"""ERM trained where no shortcut exists: the ceiling of the benchmark (labelled oracle, planted and injected data only).
+
+The splits oracle_train and oracle_valid have cues at random (planted, r = 1/C) or none (injected).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Double swap with the generator's own spans and boxes: the plain control with perfect counterfactuals (labelled oracle, planted data only)."""
+"""Double swap with the generator's own spans and boxes: the plain control with perfect counterfactuals (labelled oracle, planted and injected data only)."""
 
 from __future__ import annotations
 

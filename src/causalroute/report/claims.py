@@ -10,7 +10,7 @@ from causalroute.evaluation.scoring import REFERENCE, Results, Row
 from causalroute.report.blocks import Table, code, percent
 from causalroute.report.tables import verdict
 
-TITLES = {"id": "ID", "ood": "OOD", "neutral": "neutral", "valid": "valid"}
+TITLES = {"id": "ID", "ood": "OOD", "neutral": "neutral", "clean": "clean", "valid": "valid"}
 METRICS = {
     "accuracy": "accuracy",
     "f1_macro": "macro F1",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from causalroute.evaluation.collect import TESTS
 from causalroute.evaluation.scoring import INVERTED, REFERENCE
 from causalroute.report import charts
 from causalroute.report.blocks import percent
@@ -61,13 +62,13 @@ def _scatter(table: pl.DataFrame, names: Mapping[str, str], styles: Mapping[str,
 
 
 def _differences(table: pl.DataFrame, names: Mapping[str, str]) -> Figure | None:
-    part = table.filter((pl.col("metric") == "accuracy") & pl.col("split").is_in(["id", "ood", "neutral"]) & ~pl.col("method").is_in(ASIDE))
+    part = table.filter((pl.col("metric") == "accuracy") & pl.col("split").is_in(TESTS) & ~pl.col("method").is_in(ASIDE))
     part = part.drop_nulls(["difference"])
     if part.is_empty():
         return None
     methods = [method for method in names if method in part["method"].to_list()]
     series = []
-    for i, split in enumerate(split for split in ("id", "ood", "neutral") if split in part["split"].to_list()):
+    for i, split in enumerate(split for split in TESTS if split in part["split"].to_list()):
         rows = part.filter(pl.col("split") == split).iter_rows(named=True)
         points = [Point(r["difference"], methods.index(r["method"]), (r["difference_low"], r["difference_high"])) for r in rows]
         series.append(Series(TITLES[split], i, points))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from causalroute.config import Dataset, Evaluate
+from causalroute.evaluation.collect import TESTS
 from causalroute.evaluation.groups import MIN_ITEMS
 from causalroute.evaluation.scoring import INVERTED, REFERENCE, Results, Row
 from causalroute.report.blocks import number, percent
@@ -94,7 +95,7 @@ def columns(dataset: Dataset, results: Results, swaps: str) -> list[Column]:
     """Accuracy on every test split, F1s, worst group, consistency and pairs: those that exist in this run; `swaps` as `fair_swaps` gives it."""
     f1 = ("f1_positive", f"F1 of {dataset.positive}") if dataset.positive and len(dataset.classes) == 2 else ("f1_weighted", "weighted F1")
     shifted = "ood" if any("ood" in by_split for by_split in results.answers.values()) else "id"
-    wanted = [Column(f"accuracy {TITLES[split]}", split, "accuracy") for split in ("id", "ood", "neutral")]
+    wanted = [Column(f"accuracy {TITLES[split]}", split, "accuracy") for split in TESTS]
     wanted += [Column(SWAPPED[swaps], "id", f"held_out_accuracy_{swaps}")] if swaps else []
     wanted += [Column("macro F1 ID", "id", "f1_macro"), Column("macro F1 OOD", "ood", "f1_macro", False)]
     wanted += [Column(f"{f1[1]} ID", "id", f1[0], False), Column(f"worst group {TITLES[shifted]}", shifted, "worst_group")]
@@ -123,7 +124,7 @@ def lines(results: Results, shown: Sequence[Column], evaluate: Evaluate, visual:
 def findings(results: Results, evaluate: Evaluate, visual: str) -> list[Finding]:
     """For each test split: which methods (baselines aside) beat the reference in accuracy, which cannot be told apart from it, which fall behind."""
     found = []
-    for split in ("id", "ood", "neutral"):
+    for split in TESTS:
         sides: dict[str, list[str]] = {"better": [], "same": [], "worse": []}
         for method in (m for m in results.answers if kind(m) != "baseline"):
             row = results.find(method, split, "accuracy")
@@ -148,7 +149,7 @@ def notes(results: Results, evaluate: Evaluate, summary: Mapping[str, Any], swap
             f"▲ better, ▼ worse, = not measurably different from `{REFERENCE}`: paired over items and seeds, Holm-adjusted across methods in each column, "
             f"family-wise {1 - evaluate.confidence:.2g}."
         )
-        sizes = [f"{TITLES[s]} {100 * d:.1f}" for s in ("id", "ood", "neutral") if (d := detectable(results, s))]
+        sizes = [f"{TITLES[s]} {100 * d:.1f}" for s in TESTS if (d := detectable(results, s))]
         if sizes:
             found.append(f"Minimal detectable difference in accuracy (80 % power, before Holm, median over methods), points: {', '.join(sizes)}.")
     found.append(f"Worst group: lowest accuracy among groups of at least {MIN_ITEMS} items. Consistency: answer kept when both contexts are swapped.")

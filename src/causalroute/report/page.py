@@ -28,7 +28,7 @@ SECTIONS = {
     "training": ("history_",),
     "audit": ("probes",),
 }
-SPLITS = ("train", "valid", "id", "ood", "neutral", "oracle_train", "oracle_valid")
+SPLITS = ("train", "valid", "id", "ood", "neutral", "clean", "oracle_train", "oracle_valid")
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,15 @@ def facts(dataset: Dataset, summary: Mapping[str, Any], seeds: int) -> list[tupl
         ("backbone", dataset.backbone),
         ("seeds", str(seeds)),
     ]
+    if told := summary.get("injected"):
+        found.append(("injected shortcuts", ", ".join(f"{key.replace('_', ' ')} {_listed(value)}" for key, value in told.items())))
     if left := counted(summary.get("dropped", {})):
         found.append(("left out", left))
     return found
+
+
+def _listed(value: Any) -> str:
+    return " ".join(value) if isinstance(value, list) else str(value)
 
 
 def posts(dataset: Dataset, summary: Mapping[str, Any], results: Results) -> Table:

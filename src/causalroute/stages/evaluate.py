@@ -10,7 +10,7 @@ from causalroute import io, layout, methods
 from causalroute.config import Dataset
 from causalroute.stages._cli import run, section_of, seed_range, stage_parser
 
-SPLITS = ("valid", "id", "ood", "neutral")
+SPLITS = ("valid", "id", "ood", "neutral", "clean")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from causalroute.config import Editor
-from causalroute.counterfactual.image import centre, random, truth
+from causalroute.counterfactual.image import centre, places, random, truth
 from causalroute.counterfactual.image.task import Found, Task
 from causalroute.counterfactual.posts import Posts
 from causalroute.counterfactual.sources import Sources
+from causalroute.counterfactual.views import overlays_of
 from causalroute.data.images import open_image
 from causalroute.errors import UserError
 
@@ -32,10 +33,10 @@ def find(rows: pl.DataFrame, posts: Posts, core_texts: list[str], editor: Editor
     Raises:
         UserError: the module needs something that `sources` lacks, or an image cannot be read.
     """
-    paths = rows["image"].to_list()
+    paths, overlays = rows["image"].to_list(), overlays_of(rows)
 
     def image(row: int) -> Image.Image:
-        return open_image(sources.root, paths[row])
+        return open_image(sources.root, paths[row], overlay=overlays[row])
 
     task = Task(posts, core_texts, image, sources, editor.core_share, CELLS * editor.grid, editor.seed)
     return BLIND[editor.image](task) if editor.image in BLIND else _looking(task, editor.image)
@@ -65,10 +66,15 @@ def _truth(task: Task) -> Found:
     return truth.find_cores(task.posts.ids, task.sources.truth, task.side), _thumbnails(task)
 
 
+def _places(task: Task) -> Found:
+    thumbnails = _thumbnails(task)
+    return places.find_cores(task.posts, thumbnails), thumbnails
+
+
 def _thumbnails(task: Task) -> NDArray[np.uint8]:
     size = (task.side, task.side)
     return np.stack([np.asarray(task.image(row).resize(size, Image.Resampling.BOX)) for row in range(len(task.posts.ids))])
 
 
-BLIND: dict[str, Callable[[Task], Found]] = {"random": _random, "centre": _centre, "truth": _truth}
+BLIND: dict[str, Callable[[Task], Found]] = {"random": _random, "centre": _centre, "places": _places, "truth": _truth}
 LOOKING = ("saliency", "attention", "similarity", "occlusion")

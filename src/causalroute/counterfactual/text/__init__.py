@@ -24,7 +24,7 @@ __all__ = ["EDITORS", "edit_texts", "find", "flips"]
 def _truth(posts: Posts, editor: Editor, sources: Sources, side: Side) -> Found:
     if sources.truth is None:
         raise UserError("the text editor 'truth' needs known truth", where="editors: text", fix="use 'lexicon' on data without known truth")
-    return Found(truth.mark(posts, sources.truth))
+    return Found(truth.mark(posts, sources.truth, side))
 
 
 def _occlusion(posts: Posts, editor: Editor, sources: Sources, side: Side) -> Found:

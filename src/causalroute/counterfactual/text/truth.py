@@ -7,21 +7,28 @@ import polars as pl
 from numpy.typing import NDArray
 
 from causalroute.counterfactual.posts import Posts
+from causalroute.counterfactual.text.found import Side
 from causalroute.counterfactual.tokens import Token
 from causalroute.errors import UserError
 
+SPANS: dict[Side, str] = {"text": "cue_spans", "attributes": "attribute_spans"}
+"""Column of the truth with the cue's place, by what the edited words are; attribute words have a known cue in injected data alone."""
 
-def mark(posts: Posts, truth: pl.DataFrame) -> list[NDArray[np.bool_]]:
+
+def mark(posts: Posts, truth: pl.DataFrame, side: Side = "text") -> list[NDArray[np.bool_]]:
     """True for each token that overlaps a cue span.
 
     Raises:
         UserError: a post has no truth.
     """
-    spans = dict(zip(truth["id"], truth["cue_spans"].to_list(), strict=True))
+    known = dict(zip(truth["id"], truth[SPANS[side]].to_list(), strict=True)) if SPANS[side] in truth.columns else {}
+    spans = {name: found for name, found in known.items() if found is not None}
     missing = [name for name in posts.ids if name not in spans]
     if missing:
         raise UserError(
-            f"{len(missing)} posts have no known truth, the first is {missing[0]!r}", where="editors: text: truth", fix="use it on planted data only"
+            f"{len(missing)} posts have no known truth, the first is {missing[0]!r}",
+            where="editors: text: truth",
+            fix="use it on planted or injected data",
         )
     return [overlap(tokens, spans[name]) for name, tokens in zip(posts.ids, posts.tokens, strict=True)]
 

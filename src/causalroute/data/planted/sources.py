@@ -41,16 +41,16 @@ class Cue(NamedTuple):
 
 def cues(settings: Planted, kind: str, split: str, classes: int) -> tuple[Cue, Cue]:
     """The cues of text and image in a source of the kind."""
+    rho = {"shortcut": (settings.rho_text, settings.rho_image), "free": (1.0 / classes,) * 2, "core": (settings.core_bias,) * 2}
     text, image = ROLES[kind]
-    return Cue(text, agreement(settings, text, settings.rho_text, split, classes)), Cue(image, agreement(settings, image, settings.rho_image, split, classes))
+    return Cue(text, agreement(split, rho[text][0], classes)), Cue(image, agreement(split, rho[image][1], classes))
 
 
-def agreement(settings: Planted, role: Role, rho: float, split: str, classes: int) -> float:
-    """Probability r that a cue of the role equals the recorded label: what holds in train, valid and id is reversed in ood and absent in neutral and oracle."""
-    r = {"shortcut": rho, "free": 1.0 / classes, "core": settings.core_bias}[role]
+def agreement(split: str, rho: float, classes: int) -> float:
+    """Probability r that a cue equals the recorded label: what holds in train, valid and id is reversed in ood and absent in neutral and oracle."""
     if split in ("train", "valid", "id"):
-        return r
-    return 1.0 - r if split == "ood" and role != "free" else 1.0 / classes
+        return rho
+    return 1.0 - rho if split == "ood" else 1.0 / classes
 
 
 def turned(cue: Cue, value: int) -> int:
