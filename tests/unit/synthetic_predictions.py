@@ -76,7 +76,7 @@ def _rows(base: dict[str, np.ndarray], seed: int, split: str, view: str, p: np.n
     lists = pl.List(pl.Float32)
     sign = np.where(base["agrees"], 2.2, -2.2)[:, None] * np.eye(classes)[base["label"]]
     gates = rng.dirichlet([1, 2, 2, 6], size=items).astype(np.float32)
-    effects = {"te": 2 * sign, "nde_t": 0.9 * sign, "nde_v": 1.1 * sign, "gates": gates, "experts": gates}
+    effects = {"te": 2 * sign, "nde_t": 0.9 * sign, "nde_v": 1.1 * sign, "nde_tv": 1.7 * sign, "gates": gates, "experts": gates}
     extra = {name: pl.Series(name, value.astype(np.float32).tolist() if mediated else [None] * items, dtype=lists) for name, value in effects.items()}
     return pl.DataFrame(
         {

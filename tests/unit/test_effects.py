@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from benchmarks import effects as benchmark
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from causalroute.evaluation.effects import Effects, Scores, on_label
 from causalroute.model import effects as units
+from causalroute.model.effects import Effects, Scores, on_label
 
 NUMBER = st.floats(-3, 3)
 
@@ -85,3 +87,32 @@ def test_effects_of_more_classes_are_log_probability_ratios():
     torch.testing.assert_close(found, (p / prior).log())
     torch.testing.assert_close((prior.log() + units.to_scores(found)).softmax(-1), p)
     assert units.strength(found).item() == pytest.approx(math.log(2.0) - math.log(0.4), abs=1e-5)
+
+
+def test_the_benchmark_compares_estimates_with_planted_effects_like_a_loop():
+    random = np.random.default_rng(0)
+    planted = np.where(random.random(200) < 0.8, 1.4, -1.4)
+    rows = np.stack([0.9 * planted + 0.3 * random.normal(size=200) for _ in range(3)])
+    found = benchmark.compared(rows, planted)
+    ratios, slopes = [], []
+    for row in rows:
+        ratios.append(sum(abs(value) for value in row) / 200 / 1.4)
+        slopes.append(sum(a * b for a, b in zip(row, planted, strict=True)) / sum(b * b for b in planted))
+    assert found["ratio"] == pytest.approx(sum(ratios) / 3)
+    assert found["slope"] == pytest.approx(sum(slopes) / 3)
+    assert found["slope_half"] == pytest.approx(4.302653 * np.std(slopes, ddof=1) / math.sqrt(3), rel=1e-5)
+    assert found["r"] == pytest.approx(np.mean([np.corrcoef(row, planted)[0, 1] for row in rows]))
+    assert benchmark.sampled(planted) == pytest.approx(math.log((planted > 0).sum() / (planted < 0).sum()) / 1.4)
+
+
+def test_the_bar_of_the_benchmark_wants_scale_and_order():
+    planted = {"text": np.array([1.0, -1.0] * 50), "image": np.array([1.0, -1.0] * 50)}
+    planted["both"] = planted["text"] + planted["image"]
+
+    def passed(scale, noise=0.0):
+        draw = np.random.default_rng(0).normal(size=(2, 100))
+        return [row["passed"] for row in benchmark.rows_of(0.7, planted, "truth", {side: scale * values + noise * draw for side, values in planted.items()})]
+
+    assert passed(1.0) == passed(0.9) == [True] * 3
+    assert passed(0.8) == passed(1.2) == [False] * 3
+    assert passed(0.7, 0.8)[0] is False, "noise lifts the ratio, not the correlation"

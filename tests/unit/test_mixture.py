@@ -64,6 +64,10 @@ def test_the_mixture_shows_effects_gates_and_scores_that_fit_together(posts):
     torch.testing.assert_close(answer.experts.sum(1), torch.ones(200))
     torch.testing.assert_close(answer.experts.unflatten(1, (4, 2)).sum(2), answer.gates, atol=1e-5, rtol=1e-4)
     assert answer.nde_t.abs().max() <= 5
+    both = method.evidence_on(inputs).nde_tv
+    torch.testing.assert_close(answer.nde_tv, both)
+    contexts = torch.cat([inputs.t_s, inputs.v_s], 1)
+    torch.testing.assert_close(answer.nde_tv, method.head_tv.effects(contexts, method.settings.clip))
 
 
 def test_the_mixture_treats_what_has_a_direct_effect_and_keeps_the_rest(posts):

@@ -16,7 +16,8 @@ from causalroute.stages import evaluate, train
 BUDGET = {"epochs": 3, "batch_size": 64, "lr": 0.01, "hidden": 16}
 COLUMNS = {
     "id": pl.String, "seed": pl.Int32, "split": pl.String, "view": pl.String, "label": pl.Int8, "p": pl.List(pl.Float32), "te": pl.List(pl.Float32),
-    "nde_t": pl.List(pl.Float32), "nde_v": pl.List(pl.Float32), "gates": pl.List(pl.Float32), "experts": pl.List(pl.Float32), "group:kind": pl.String,
+    "nde_t": pl.List(pl.Float32), "nde_v": pl.List(pl.Float32), "nde_tv": pl.List(pl.Float32), "gates": pl.List(pl.Float32),
+    "experts": pl.List(pl.Float32), "group:kind": pl.String,
 }  # fmt: skip
 
 
@@ -53,7 +54,7 @@ def test_every_item_view_and_seed_once(method):
     assert set(frame["split"].unique()) == {"valid", "id", "ood", "neutral"}
     assert frame["p"].list.sum().to_list() == pytest.approx([1.0] * frame.height, abs=1e-4)
     mediated = method == "causal_moe"
-    for name in ("te", "nde_t", "nde_v", "gates", "experts"):
+    for name in ("te", "nde_t", "nde_v", "nde_tv", "gates", "experts"):
         assert frame[name].null_count() == (0 if mediated else frame.height)
     if mediated:
         assert frame["gates"].list.len().unique().to_list() == [4]

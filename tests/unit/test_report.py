@@ -205,7 +205,11 @@ def test_attributes_are_called_attributes(tmp_path: Path, monkeypatch: pytest.Mo
 def test_effects_stand_beside_the_planted_ones(run: tuple[Path, list[str]]) -> None:
     found = pl.read_csv(run[0] / "plots" / "effects.csv")
     assert set(found["method"]) == {"causal_moe"}
-    comparable = (pl.col("effect") != "te") & (pl.col("split") == "id")
+    assert found["effect"].unique(maintain_order=True).to_list() == ["te", "nde_t", "nde_v", "nde_tv", "int", "tie"]
+    wide = found.pivot(on="effect", index="split", values="mean")
+    assert (wide["int"] - (wide["nde_tv"] - wide["nde_t"] - wide["nde_v"])).abs().max() < 1e-5
+    assert (wide["tie"] - (wide["te"] - wide["nde_tv"])).abs().max() < 1e-5
+    comparable = pl.col("effect").is_in(["nde_t", "nde_v"]) & (pl.col("split") == "id")
     assert found.filter(comparable)["planted"].null_count() == 0
     assert found.filter(~comparable)["planted"].count() == 0
 

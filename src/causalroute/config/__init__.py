@@ -5,7 +5,7 @@ Settings of a method live beside the method (`methods/<name>.py`, class `Setting
 """
 
 from causalroute.config.data import Columns, Dataset, Inject, Planted, Source, Splits
-from causalroute.config.run import Audit, Backbone, Config, Editor, Evaluate, Gate, Llm, Pretrain, Replicates, Train
+from causalroute.config.run import Audit, Backbone, Config, Corrupt, Editor, Evaluate, Gate, Llm, Pretrain, Replicates, Train
 from causalroute.config.study import Ablation, Search
 from causalroute.parsing import parse, section, suggest
 
@@ -15,6 +15,7 @@ __all__ = [
     "Backbone",
     "Columns",
     "Config",
+    "Corrupt",
     "Dataset",
     "Editor",
     "Evaluate",

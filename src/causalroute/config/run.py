@@ -93,6 +93,22 @@ class Llm:
 
 
 @section
+class Corrupt:
+    """Errors put into the swaps of an editor on purpose, at known rates: what does it cost when counterfactuals are bad?"""
+
+    fail: float = 0.0
+    """share of posts, drawn for each side on its own, whose swaps are the post itself: the cue stays"""
+    destroy: float = 0.0
+    """share of posts, likewise and none of the former, whose swaps bear the core of a random train post"""
+    seed: int = 0
+    """seed of the draw; a higher rate hits the posts of a lower one and more"""
+
+    def __post_init__(self) -> None:
+        if min(self.fail, self.destroy) < 0 or self.fail + self.destroy > 1:
+            raise ValueError(f"fail and destroy are shares of the same posts, together at most 1, found {self.fail:g} and {self.destroy:g}")
+
+
+@section
 class Editor:
     """How counterfactual texts and images are made."""
 
@@ -118,10 +134,14 @@ class Editor:
     """t_s also keeps hashtags, mentions, links, emoji and numbers that are not context: the style of the post, which may tell where a context is a shortcut"""
     llm: Llm | None = None
     """text: llm needs it"""
+    corrupt: Corrupt = dataclasses.field(default_factory=Corrupt)
+    """errors put into the swaps; none unless a rate is above 0"""
 
     def __post_init__(self) -> None:
         if (self.text == "llm") != (self.llm is not None):
             raise ValueError("an editor has a section 'llm' exactly when its text is 'llm'")
+        if self.level == "patches" and (self.corrupt.fail or self.corrupt.destroy):
+            raise ValueError("'corrupt' works on edited pixels, not on level 'patches'")
 
 
 @section

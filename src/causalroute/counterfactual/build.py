@@ -8,6 +8,7 @@ import polars as pl
 from PIL import Image
 
 from causalroute.config import Editor
+from causalroute.counterfactual.corrupt import ERRORS, corrupt_images, corrupt_texts
 from causalroute.counterfactual.image import edit_images
 from causalroute.counterfactual.image.find import find
 from causalroute.counterfactual.image.truth import redraw
@@ -47,7 +48,7 @@ COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
 
 
 def build(manifest: pl.DataFrame, editor: Editor, sources: Sources) -> pl.DataFrame:
-    """Counterfactuals of every post but the oracle's, in manifest order, with the columns COLUMNS.
+    """Counterfactuals of every post but the oracle's, in manifest order, with the columns COLUMNS; those of a corrupted editor have ERRORS too.
 
     Raises:
         UserError: the editor needs something that `sources` lacks, or the posts cannot be used.
@@ -55,7 +56,8 @@ def build(manifest: pl.DataFrame, editor: Editor, sources: Sources) -> pl.DataFr
     rows = edited(manifest)
     posts = posts_of(rows)
     found = find_context(posts, editor, sources)
-    table = edit_texts(posts, found.marks, editor.swaps, editor.seed, unusable=found.failures, style=editor.style)
+    made = edit_texts(posts, found.marks, editor.swaps, editor.seed, unusable=found.failures, style=editor.style)
+    table = corrupt_texts(made, posts, found.marks, editor.corrupt)
     table = table.with_columns(pl.Series("t_flip", flips(posts, found, sources), pl.String))
     side = visual_side(rows)
     if side == "image":
@@ -64,15 +66,18 @@ def build(manifest: pl.DataFrame, editor: Editor, sources: Sources) -> pl.DataFr
         table = table.hstack(_attributes(posts_of(rows, "attributes"), editor, sources))
     table = table.with_columns(rows["id"])
     missing = [pl.lit(None, dtype).alias(name) for name, dtype in COLUMNS.items() if name not in table.columns]
-    return table.with_columns(missing).with_columns(pl.col("image_ok").fill_null(False)).select(*COLUMNS)
+    errors = [name for name in ERRORS if name in table.columns]
+    return table.with_columns(missing).with_columns(pl.col("image_ok").fill_null(False)).select(*COLUMNS, *errors)
 
 
 def _attributes(posts: Posts, editor: Editor, sources: Sources) -> pl.DataFrame:
     """The visual side where it is a list of words."""
     found = find_context(posts, editor, sources, "attributes")
-    edited_words = edit_texts(posts, found.marks, editor.swaps, editor.seed, "attributes", unusable=found.failures)
+    made = edit_texts(posts, found.marks, editor.swaps, editor.seed, "attributes", unusable=found.failures)
+    edited_words = corrupt_texts(made, posts, found.marks, editor.corrupt, "attributes")
     names = {"t_s": "attr_s", "t_c": "attr_c", "t_swap": "attr_swap", "t_donor": "v_donor", "text_mask_ratio": "image_mask_ratio", "text_ok": "image_ok"}
-    return edited_words.select(pl.col(old).alias(new) for old, new in names.items())
+    names["text_error"] = "image_error"
+    return edited_words.select(pl.col(old).alias(new) for old, new in names.items() if old in edited_words.columns)
 
 
 def _images(rows: pl.DataFrame, core_texts: pl.Series, editor: Editor, sources: Sources) -> pl.DataFrame:
@@ -86,7 +91,7 @@ def _images(rows: pl.DataFrame, core_texts: pl.Series, editor: Editor, sources: 
         masks, thumbnails = find(shown, posts, core_texts.filter(has).to_list(), editor, sources)
         made = edit_images(posts, masks, thumbnails, editor.swaps, editor.seed, editor.fill)
         level = EXACT if editor.image == "places" and editor.level == "pixels" else editor.level
-    made = made.with_columns(shown["id"], level=pl.lit(level))
+    made = corrupt_images(made, posts, editor.corrupt).with_columns(shown["id"], level=pl.lit(level))
     own = pl.concat_list([pl.col("id")] * editor.swaps)
     every = rows.select("id").join(made, on="id", how="left", maintain_order="left")
     return every.with_columns(pl.col("v_donor").fill_null(own), pl.col("image_ok").fill_null(False)).drop("id")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -230,18 +231,33 @@ def _edited(manifest: pl.DataFrame, counterfactuals: pl.DataFrame, view: str, re
     files = dict(zip(manifest["id"], _originals(manifest, reference), strict=True))
     masks = {name: (bits, side) for name, bits, side in counterfactuals.select("id", "mask", "mask_side").iter_rows()}
     levels = counterfactuals["level"] if "level" in counterfactuals.columns else [None] * counterfactuals.height
+    cores = counterfactuals["v_core"].to_list() if "v_core" in counterfactuals.columns else [None] * counterfactuals.height
     edited = []
-    for (name, donors, fill), level in zip(counterfactuals.select("id", "v_donor", "fill").iter_rows(), levels, strict=True):
-        lenders = [(files[donor], masks[donor]) for donor in donors] if view == "v_swap" else [(files[name], masks[name])]
-        if files[name].op == "reference":
-            edited += [files[name]] * len(lenders)
-        elif level == REDRAWN:
-            edited += [_redrawn(files[name], view, lender) for lender, _ in lenders]
+    for (name, donors, fill), level, shown in zip(counterfactuals.select("id", "v_donor", "fill").iter_rows(), levels, cores, strict=True):
+        item, count = files[name], len(donors) if view == "v_swap" else 1
+        if item.op == "reference":
+            edited += [item] * count
         elif view == "v_swap":
-            edited += [_swap(files[name], masks[name], lender, mask, fill, level != EXACT) for lender, mask in lenders]
+            # A core is the post's own unless `v_core` says otherwise; None there is the post as it is.
+            edited += [_swapped(item, core, donor, (files, masks), fill, level) for donor, core in zip(donors, shown or [name] * count, strict=True)]
+        elif level == REDRAWN:
+            edited.append(_redrawn(item, view, item))
         else:
-            edited.append(_one_sided(files[name], masks[name], view, fill, level != EXACT))
+            edited.append(_one_sided(item, masks[name], view, fill, level != EXACT))
     return edited
+
+
+Known = tuple[Mapping[str, ImageInput], Mapping[str, tuple[bytes, int]]]
+"""Images and masks by post."""
+
+
+def _swapped(item: ImageInput, core: str | None, donor: str, known: Known, fill: str, level: str | None) -> ImageInput:
+    files, masks = known
+    if core is None:
+        return item
+    if level == REDRAWN:
+        return _redrawn(files[core], "v_swap", files[donor])
+    return _swap(files[core], masks[core], files[donor], masks[donor], fill, level != EXACT)
 
 
 def _redrawn(item: ImageInput, view: str, donor: ImageInput) -> ImageInput:

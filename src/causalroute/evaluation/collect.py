@@ -23,7 +23,7 @@ from causalroute.evaluation.metrics import Array, Items
 SPLITS = ("valid", "id", "ood", "neutral", "clean")
 TESTS = SPLITS[1:]
 """Test splits, in the order of tables; clean: posts without the injected cues."""
-EFFECTS = ("te", "nde_t", "nde_v")
+EFFECTS = ("te", "nde_t", "nde_v", "nde_tv")
 GATES = ("keep", "T", "V", "TV")
 
 
@@ -128,13 +128,15 @@ def _views(frame: pl.DataFrame, ids: NDArray[np.str_], seeds: int, classes: int,
 
 
 def _effects(factual: pl.DataFrame, items: Items) -> dict[str, Array]:
-    """Effects on the gold class, (S, N); nothing for methods without mediation."""
+    """Effects on the gold class, (S, N), and where all are there what follows from them (INT, TIE); nothing for methods without mediation."""
     seeds, count, classes = items.p.shape
     found = {}
     for name in EFFECTS:
         if name in factual.columns and factual[name].null_count() == 0:
             cube = factual[name].explode().to_numpy().astype(np.float64).reshape(seeds, count, classes)
             found[name] = np.take_along_axis(cube, items.labels[None, :, None], axis=-1)[..., 0]
+    if found.keys() == set(EFFECTS):
+        found |= {"int": found["nde_tv"] - found["nde_t"] - found["nde_v"], "tie": found["te"] - found["nde_tv"]}
     return found
 
 

@@ -34,7 +34,7 @@ VIEWS = {
     "context": ("t_s", "v_s"),
     "core": ("t_c", "v_c"),
 }
-FIELDS = ("p", "te", "nde_t", "nde_v", "gates", "experts")
+FIELDS = ("p", "te", "nde_t", "nde_v", "nde_tv", "gates", "experts")
 ROWS = 4096
 """items per forward pass"""
 

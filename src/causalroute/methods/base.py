@@ -89,6 +89,7 @@ class Answer:
     te: Tensor | None = None
     nde_t: Tensor | None = None
     nde_v: Tensor | None = None
+    nde_tv: Tensor | None = None
     gates: Tensor | None = None
     """(B, 4): keep, text, image, both"""
     experts: Tensor | None = None

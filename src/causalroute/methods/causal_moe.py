@@ -243,7 +243,7 @@ class Method(base.Method):
             q_t, q_v, _ = gates.switches(log_gates.exp())
             s = s - self.settings.subtract * (q_t[:, None] * to_scores(found.nde_t) + q_v[:, None] * to_scores(found.nde_v))
         te = effect(self.total(s, log_gates.exp(), found), self.evidence.log_prior)
-        return Answer(p=s.softmax(-1), te=te, nde_t=found.nde_t, nde_v=found.nde_v, gates=log_gates.exp(), experts=weights)
+        return Answer(p=s.softmax(-1), te=te, nde_t=found.nde_t, nde_v=found.nde_v, nde_tv=found.nde_tv, gates=log_gates.exp(), experts=weights)
 
     def scores(self, inputs: Inputs, generator: Generator | None = None) -> Tensor:
         """S."""

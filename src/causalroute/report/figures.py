@@ -20,7 +20,7 @@ ASIDE = ("majority", INVERTED)
 """Rows without a model of their own: in the tables, but figures would have to stretch for them."""
 SAME, SPREAD = 0.02, 0.05
 """Gates whose means differ less between splits, and less between posts, count as constant."""
-EFFECT_NAMES = {"te": "TE", "nde_t": "NDE text", "nde_v": "NDE image"}
+EFFECT_NAMES = {"te": "TE", "nde_t": "NDE text", "nde_v": "NDE image", "nde_tv": "NDE both", "int": "INT", "tie": "TIE"}
 
 
 @dataclass(frozen=True)
@@ -123,12 +123,15 @@ def _effects(table: pl.DataFrame, names: Mapping[str, str]) -> Figure | None:
     series = []
     for i, (effect, title) in enumerate(EFFECT_NAMES.items()):
         rows = [r for r in table.iter_rows(named=True) if r["effect"] == effect]
+        if not rows:
+            continue
         points = [(places.index((r["method"], r["split"])), r) for r in rows]
         series.append(Series(f"{title}, estimated", i, [Point(r["mean"], at, (r["low"], r["high"])) for at, r in points]))
         if any(r["planted"] is not None for r in rows):
             series.append(Series(f"{title}, planted", i, [Point(r["planted"], at) for at, r in points if r["planted"] is not None], hollow=True))
     x = nice_axis([p.x for one in series for p in one.points], "mean effect on the gold class, log-odds", zero=True)
     caption = "Above zero a modality's context speaks for the gold class by itself, below zero against it. A core cue has no direct effect."
+    caption += " INT: what both contexts do together beyond their sum. TIE: what is left of TE without them." if "tie" in table["effect"] else ""
     title = "Estimated effects" + (" against planted ones" if table["planted"].count() else "")
     return Figure("effects", title, caption, charts.rows_plot(labels, series, x, "Effects by split", _told(table, names, "effect")))
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import polars as pl
@@ -29,6 +29,7 @@ SENTENCE = ("word", "number", "punctuation")
 """Kinds that a sentence falls apart without."""
 LIST: tuple[str, ...] = ()
 """A list of attribute words has no such kind."""
+INLINE: dict[Side, tuple[str, ...]] = {"text": SENTENCE, "attributes": LIST}
 Pieces = dict[str, list[str]]
 
 
@@ -58,11 +59,11 @@ def edit_texts(posts: Posts, marks: Marks, swaps: int, seed: int, side: Side = "
         M rows: t_s, t_c str; t_swap, t_donor list[str] of length K; context_spans list of {start, end}; text_mask_ratio (share of tokens that are
         context), text_edit_distance (edited tokens over tokens, mean over swaps) f32; text_ok (every swap changed the text) bool.
     """
-    contexts = [_context(text, tokens, mark) for text, tokens, mark in zip(posts.texts, posts.tokens, marks, strict=True)]
+    contexts = [context_of(text, tokens, mark) for text, tokens, mark in zip(posts.texts, posts.tokens, marks, strict=True)]
     usable = np.ones(len(posts.ids), dtype=bool)
     usable[list(unusable)] = False
     donors = Donors(posts, seed, side, usable)
-    inline = SENTENCE if side == "text" else LIST
+    inline = INLINE[side]
     plan = _Plan(posts, marks, contexts, _numbered(contexts), context_lean(posts, marks), _holds(contexts, inline), donors, usable, swaps, inline, style)
     rows = [_row(plan, row) for row in range(len(posts.ids))]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
@@ -80,7 +81,7 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 }
 
 
-def _context(text: str, tokens: list[Token], mark: NDArray[np.bool_]) -> Pieces:
+def context_of(text: str, tokens: list[Token], mark: NDArray[np.bool_]) -> Pieces:
     """Marked tokens as written, by kind."""
     pieces: Pieces = defaultdict(list)
     for token in (tokens[i] for i in np.flatnonzero(mark)):
@@ -154,9 +155,19 @@ def _row(plan: _Plan, row: int) -> tuple[object, ...]:
     return t_s, t_c, [s.text for s in swapped], names, spans, ratio, distance, all(s.text != text for s in swapped)
 
 
-def swap(text: str, tokens: list[Token], mark: NDArray[np.bool_], donor: Pieces, inline: tuple[str, ...] = SENTENCE) -> Swapped:
-    """`text` with its marked tokens replaced by the donor's marked tokens (module rules); kinds of `inline` are neither dropped nor added."""
-    pieces: list[str | None] = [text[token.start : token.end] for token in tokens]
+def swap(
+    text: str,
+    tokens: list[Token],
+    mark: NDArray[np.bool_],
+    donor: Pieces,
+    inline: tuple[str, ...] = SENTENCE,
+    written: Sequence[str | None] | None = None,
+) -> Swapped:
+    """`text` with its marked tokens replaced by the donor's marked tokens (module rules); kinds of `inline` are neither dropped nor added.
+
+    `written` says what the tokens begin as, None for a dropped one; without it they are as in `text`.
+    """
+    pieces: list[str | None] = [text[token.start : token.end] for token in tokens] if written is None else list(written)
     used: dict[str, int] = defaultdict(int)
     for i in np.flatnonzero(mark):
         kind = tokens[i].kind
