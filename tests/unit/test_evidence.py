@@ -136,3 +136,14 @@ def test_controls_do_what_they_are_called() -> None:
     assert of("oracle", ["core_text", "0 both", "none"]).argmax(1).tolist() == [2, 3, 0]
     with pytest.raises(ValueError, match="group:source"):
         of("oracle")
+
+
+def test_a_side_without_accepted_swaps_is_not_asked() -> None:
+    views, _ = sources()
+    none = dataclasses.replace(views, image_ok=torch.zeros(N, dtype=torch.bool))
+    evidence = Evidence(4, 4, 2, FIT, True, torch_generator(0))
+    found = evidence.learn(none, torch.arange(N), torch_generator(1))
+    again = evidence(views.t, views.v, views.t_s, views.v_s)
+    assert not found.keeps_v.any()
+    assert not again.keeps_v.any()
+    assert again.keeps_t.all()

@@ -15,12 +15,13 @@ from causalroute.rng import torch_generator
 
 __all__ = ["posts"]
 
-BASE = {"temperature": 0.5, "context_steps": 20}
+BASE = {"temperature": 0.5, "context_steps": 20, "router": "rule", "reweight": False}
 CHANGES = [
     ({}, {"ramp_start": 0.5, "ramp_end": 0.6}), ({}, {"ramp_end": 0.9}), ({}, {"folds": 3}), ({}, {"context_hidden": 8}), ({}, {"clip": 1.0}),
     ({}, {"context_steps": 30}),
     ({}, {"router": "learned"}), ({}, {"threshold": 3.0}), ({}, {"temperature": 0.0}), ({}, {"per_kind": 2}), ({}, {"rank": 2}), ({}, {"rank": 0}),
-    ({}, {"top_k": 1}), ({}, {"top_k": 0}), ({}, {"own": 0.0}), ({}, {"te": 0.0}), ({"per_kind": 2}, {"balance": 1.0}), ({"per_kind": 2}, {"z": 1.0}),
+    ({}, {"top_k": 1}), ({}, {"top_k": 0}), ({}, {"own": 0.0}), ({}, {"te": 0.0}),
+    ({"per_kind": 2}, {"balance": 1.0}), ({"per_kind": 3, "top_k": 1}, {"balancing": "bias"}), ({"per_kind": 2}, {"z": 1.0}),
     ({}, {"form": "B"}), ({}, {"direct": "text"}), ({}, {"direct": "none"}), ({}, {"reweight": True}), ({}, {"amount": "one"}), ({}, {"swaps": False}),
     ({"swaps": False}, {"subtract": 1.0}), ({}, {"router": "ce"}), ({}, {"router": "always"}), ({}, {"router": "constant"}),
     ({}, {"router": "random"}),
@@ -67,7 +68,7 @@ def test_the_mixture_shows_effects_gates_and_scores_that_fit_together(posts):
     both = method.evidence_on(inputs).nde_tv
     torch.testing.assert_close(answer.nde_tv, both)
     contexts = torch.cat([inputs.t_s, inputs.v_s], 1)
-    torch.testing.assert_close(answer.nde_tv, method.head_tv.effects(contexts, method.settings.clip))
+    torch.testing.assert_close(answer.nde_tv, method.evidence.both.effects(contexts, method.settings.clip))
 
 
 def test_the_mixture_treats_what_has_a_direct_effect_and_keeps_the_rest(posts):
@@ -79,3 +80,50 @@ def test_the_mixture_treats_what_has_a_direct_effect_and_keeps_the_rest(posts):
         gates = method.answer(dataclasses.replace(data, views=views).inputs(data.valid)).gates.mean(0)
     assert gates[1] > 0.8
     assert gates[2] + gates[3] < 0.1
+
+
+def test_a_collapsed_expert_is_told_once(posts, caplog):
+    data = posts["biased"]
+    method, _ = trained("causal_moe", data, {"per_kind": 2, "router": "rule"}, epochs=1)
+    with torch.no_grad():
+        method.within.weight.zero_()
+        method.within.bias.copy_(torch.tensor([20.0, 0.0] * 4))
+        caplog.clear()
+        method.alarmed = False
+        for _ in range(2):
+            method.settle(data)
+    assert caplog.text.count("experts collapsed") == 1
+    assert "both 1" in caplog.text
+    assert "both 0" not in caplog.text
+
+
+def test_a_bias_balances_the_experts_of_a_kind(posts):
+    data = posts["biased"]
+    method, _ = trained("causal_moe", data, {"per_kind": 4, "top_k": 1, "router": "always", "balance": 0.0, "balancing": "bias"}, epochs=1)
+    inputs = data.inputs(data.train)
+    with torch.no_grad():
+        method.within.bias[12:] += torch.tensor([2.0, 0.0, 0.0, -2.0])
+        log_gates = method.log_gates(inputs.t, inputs.v, method.evidence_on(inputs), None)
+        h = method.encoder(inputs.t, inputs.v)
+        loads = []
+        for _ in range(500):
+            routing, _ = method.routing(log_gates, h)
+            loads.append(routing.counts[12:] / len(data.train))
+            method._balanced(routing)
+    assert loads[0].max() > 0.6
+    assert loads[-1].max() < 0.3
+    assert loads[-1].min() > 0.2
+
+
+def test_weights_of_untreated_contexts_remove_their_direct_effect(posts):
+    data = posts["biased"]
+    method, _ = trained("causal_moe", data, {"router": "rule"}, epochs=1)
+    rows = data.train[:50]
+    found, y = method._known(rows), data.labels[rows]
+    q_t, q_v = torch.zeros(50), torch.ones(50)
+    prior = method.evidence.log_prior.exp()
+    for row, weight in enumerate(method._importance(y, q_t, q_v, found).tolist()):
+        odds = (prior[1] / prior[0]).item() * float(found.nde_t[row, 1].exp())
+        p = odds / (1 + odds) if y[row] else 1 / (1 + odds)
+        assert weight == pytest.approx(min(20.0, float(prior[y[row]]) / p), rel=1e-3)
+    assert method._importance(y, q_t + 1, q_v, found).tolist() == [1.0] * 50

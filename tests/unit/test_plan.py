@@ -134,13 +134,13 @@ def test_a_search_space_that_is_no_mapping_is_told(config: Config, monkeypatch: 
 
 
 def test_an_ablation_reads_methods_variants_and_what_makes_the_groups(config: Config) -> None:
-    assert plan.ablation_rows(config, "planted") == ["text_only", "image_only", "causal_moe", "causal_moe@no_experts", "causal_moe@dense"]
+    assert plan.ablation_rows(config, "planted")[:5] == ["text_only", "image_only", "causal_moe", "causal_moe@rule", "causal_moe@no_weights"]
     assert plan.ablation_rows(config, "mvsa") == []
     assert set(plan.PROBES) == set(groups.PROBES.values())
-    few = dataclasses.replace(config.datasets["planted"], methods=("erm", "image_only"), ablation=("erm@b", "causal_moe@dense", "erm@a"))
+    few = dataclasses.replace(config.datasets["planted"], methods=("erm", "image_only"), ablation=("erm@b", "causal_moe@soft", "erm@a"))
     settings = {**config.methods, "erm@a": {}, "erm@b": {}}
     other = dataclasses.replace(config, datasets={**config.datasets, "planted": few}, methods=settings)
-    assert plan.ablation_rows(other, "planted") == ["image_only", "erm", "erm@b", "erm@a", "causal_moe", "causal_moe@dense"]
+    assert plan.ablation_rows(other, "planted") == ["image_only", "erm", "erm@b", "erm@a", "causal_moe", "causal_moe@soft"]
     found = json.loads(plan.stage_config(other, "ablate", dataset="planted"))
     assert found["dataset"]["methods"] == plan.ablation_rows(other, "planted")
     assert plan.plugins(other, "ablate", dataset="planted")[2:] == ["causalroute.methods.erm", "causalroute.methods.causal_moe"]

@@ -66,7 +66,7 @@ def test_the_shipped_settings_are_right(params: Any) -> None:
         (("datasets", "planted", "format"), "csv", ["datasets.planted.format", "'csv' is not one of"]),
         (("methods", "emr"), {}, ["methods.emr: unknown key", "did you mean 'erm'"]),
         (("methods", "erm", "nonsense"), 1, ["methods.erm.nonsense: unknown key"]),
-        (("methods", "causal_moe@dense", "top"), 1, ["methods.causal_moe@dense.top: unknown key", "did you mean 'top_k'"]),
+        (("methods", "causal_moe@soft", "top"), 1, ["methods.causal_moe@soft.top: unknown key", "did you mean 'top_k'"]),
         (("methods", "causal_mo@x"), {}, ["methods.causal_mo@x: a variant of an unknown method; did you mean 'causal_moe'"]),
         (("methods", "erm@No-NDE"), {}, ["methods.erm@No-NDE: a variant is named in lower-case letters"]),
         (("datasets", "planted", "ablation"), ["causal_moe@x"], ["datasets.planted.ablation: 'causal_moe@x' is not defined"]),

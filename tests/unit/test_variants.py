@@ -59,21 +59,21 @@ def test_a_bad_name_is_told_with_its_mend(name: str) -> None:
 def test_settings_module_and_editor_are_found_by_the_name_of_a_variant() -> None:
     assert methods.load("double_swap@x") is methods.load("double_swap")
     assert methods.editor_of("oracle_swap@x", "mine") == "truth"
-    assert methods.settings_of("causal_moe@dense", {"top_k": 0}).top_k == 0
-    with pytest.raises(UserError, match=r"(?s)did you mean 'top_k'.*params.yaml: methods\.causal_moe@dense"):
-        methods.settings_of("causal_moe@dense", {"topk": 0})
+    assert methods.settings_of("causal_moe@soft", {"top_k": 0}).top_k == 0
+    with pytest.raises(UserError, match=r"(?s)did you mean 'top_k'.*params.yaml: methods\.causal_moe@soft"):
+        methods.settings_of("causal_moe@soft", {"topk": 0})
     with pytest.raises(UserError, match=r"unknown method 'causal_mo'; did you mean 'causal_moe'"):
         methods.load("causal_mo@dense")
 
 
 def test_the_plan_treats_a_variant_as_its_module_under_its_own_settings() -> None:
     config = parse(Config, canonical_json(yaml.safe_load((ROOT / "params.yaml").read_text())))
-    assert plan.method_editor(config, "planted", "causal_moe@dense") == "estimated"
-    assert plan.evaluation_editor(config, "planted", "causal_moe@dense") == "estimated"
-    assert plan.plugins(config, "train", dataset="planted", method="causal_moe@dense")[1:] == ["causalroute.methods.causal_moe"]
-    found = json.loads(plan.stage_config(config, "train", dataset="planted", method="causal_moe@dense"))
-    assert found["method"] == {"top_k": 0}
-    assert layout.run("planted", "causal_moe@dense", 0, 4).as_posix() == "models/planted/causal_moe@dense/seeds0-4"
+    assert plan.method_editor(config, "planted", "causal_moe@soft") == "estimated"
+    assert plan.evaluation_editor(config, "planted", "causal_moe@soft") == "estimated"
+    assert plan.plugins(config, "train", dataset="planted", method="causal_moe@soft")[1:] == ["causalroute.methods.causal_moe"]
+    found = json.loads(plan.stage_config(config, "train", dataset="planted", method="causal_moe@soft"))
+    assert found["method"] == {"temperature": 0.5}
+    assert layout.run("planted", "causal_moe@soft", 0, 4).as_posix() == "models/planted/causal_moe@soft/seeds0-4"
 
 
 def dataset(**change: Any) -> Dataset:
@@ -130,9 +130,9 @@ def test_a_variant_with_the_same_settings_is_trained_to_the_same_numbers(method:
 
 
 def test_predictions_of_a_variant_are_made_under_its_settings(folder: Path) -> None:
-    trained("causal_moe@dense", top_k=0)
-    assert evaluate.main(["--dataset", "sim", "--method", "causal_moe@dense", "--seeds", "3-3", "--config", simulated.config(evaluate={}, method={})]) == 0
-    experts = pl.read_parquet(layout.run("sim", "causal_moe@dense", 3, 3) / "predictions.parquet")["experts"]
+    trained("causal_moe@soft", top_k=0)
+    assert evaluate.main(["--dataset", "sim", "--method", "causal_moe@soft", "--seeds", "3-3", "--config", simulated.config(evaluate={}, method={})]) == 0
+    experts = pl.read_parquet(layout.run("sim", "causal_moe@soft", 3, 3) / "predictions.parquet")["experts"]
     assert experts.list.len().unique().to_list() == [4]
 
 

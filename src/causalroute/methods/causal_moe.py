@@ -14,6 +14,7 @@ Letters: B batch, E experts, C classes, r ramp; views are (text own/swapped, ima
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import replace
 from typing import Literal
@@ -36,6 +37,13 @@ from causalroute.model.optimizer import AdamW
 from causalroute.routing import Routing, load_balance, route, z_loss
 
 EDITOR = "dataset"
+SEARCH = {"threshold": (0.5, 0.8, 1.2)}
+BIAS_STEP = 0.01
+"""Change of an expert's selection bias per step (loss-free balancing, Wang et al. 2024)."""
+IDLE = 0.01
+"""Share of its kind's posts below which an expert counts as collapsed."""
+
+log = logging.getLogger(__name__)
 
 
 @section
@@ -58,9 +66,9 @@ class Settings:
     """direct effects from heads on the contexts t_s, v_s (I) or on the whole sides (B: unimodal branches, as in CF-VQA and CLUE)"""
     direct: Literal["both", "text", "image", "none"] = "both"
     """sides whose direct effect is looked at; the others count as without any"""
-    router: Literal["rule", "mediated", "learned", "ce", "always", "constant", "random", "oracle"] = "rule"
+    router: Literal["rule", "mediated", "learned", "ce", "always", "constant", "random", "oracle"] = "mediated"
     """rule: treat a side with a direct effect; mediated: unless its swap turns the label; learned: starts as the rule, follows costs; others: controls"""
-    reweight: bool = False
+    reweight: bool = True
     """weigh posts by p(y) / p(y | contexts that are not treated)"""
     threshold: float = 0.8
     """log-odds of the direct effect above which a side is treated"""
@@ -82,6 +90,8 @@ class Settings:
     """direct effects of the treated sides taken from the answer, times this"""
     te: float = 1.0
     """weight of the cross-entropy of the factual score TE"""
+    balancing: Literal["loss", "bias"] = "loss"
+    """experts of one kind: Switch load-balance loss, or loss-free: a bias that enters their choice alone and follows their load"""
     balance: float = 0.01
     """weight of the load-balance loss, where something is learned about routing"""
     z: float = 0.001
@@ -118,7 +128,9 @@ class Method(base.Method):
         kinds = torch.arange(4).repeat_interleave(settings.per_kind)
         self.kinds = nn.Buffer(kinds, persistent=False)  # (E,)
         self.treats = nn.Buffer(torch.tensor([gates.TREATS_TEXT, gates.TREATS_IMAGE])[:, kinds], persistent=False)  # (2, E)
+        self.bias = nn.Buffer(torch.zeros(4 * settings.per_kind)) if settings.balancing == "bias" else None
         self.found: Found | None = None
+        self.alarmed = False
 
     def prepare(self, posts: Posts, generator: Generator) -> None:
         """Fits the heads; the evidence on train posts comes from heads that have not seen them. A learned router starts as the rule."""
@@ -160,7 +172,7 @@ class Method(base.Method):
         if self.within is not None:
             logits = log_gates[:, self.kinds] + self.within(h).unflatten(-1, (4, -1)).log_softmax(-1).flatten(-2)
         flat = logits.flatten(0, -2)
-        found = route(flat, self.settings.top_k or 1, renormalize=True)
+        found = route(flat, self.settings.top_k or 1, renormalize=True, selection_bias=self.bias)
         weights = dense_weights(found) if self.settings.top_k else flat.softmax(-1)
         return found, weights.view_as(logits)
 
@@ -194,11 +206,32 @@ class Method(base.Method):
         parts["te"] = cross_entropy(self.total(s[0, 0], g.detach(), found), y).mean()
         loss = parts["s"] + set_.own * parts.get("own", 0.0) + set_.te * parts["te"]
         if self.within is not None:
-            loss = loss + set_.balance * load_balance(routing) + set_.z * z_loss(routing)
+            loss = loss + self._balanced(routing) + set_.z * z_loss(routing)
         if set_.router == "learned" and progress >= set_.router_start:
             parts["router"] = self._router_loss(log_gates, z[0, 0].detach(), y, found)
             loss = loss + parts["router"]
         return {"loss": loss, **parts}
+
+    def _balanced(self, routing: Routing) -> Tensor | float:
+        """What keeps experts of a kind in use: a loss, or a step of the bias towards those with less than their share."""
+        if self.bias is None:
+            return self.settings.balance * load_balance(routing)
+        load = routing.counts.float().view(4, -1)
+        self.bias.add_(BIAS_STEP * (load.mean(1, keepdim=True) - load).sign().flatten())
+        return 0.0
+
+    def settle(self, posts: Posts) -> None:
+        """Tells, once, of experts that next to no post reaches."""
+        if self.within is None or self.alarmed:
+            return
+        weights = self.answer(posts.inputs(posts.valid)).experts
+        assert weights is not None, "the mixture shows its weights"
+        load = weights.mean(0).view(4, -1)  # (kinds, experts of a kind)
+        idle = (load < IDLE * load.sum(1, keepdim=True)) & (load.sum(1, keepdim=True) > IDLE)
+        if idle.any():
+            self.alarmed = True
+            names = [f"{gates.KINDS[kind]} {number}" for kind, number in idle.nonzero().tolist()]
+            log.warning("experts collapsed: fewer than %g %% of their kind's posts reach %s; raise `balance`", 100 * IDLE, ", ".join(names))
 
     def _importance(self, y: Tensor, q_t: Tensor, q_v: Tensor, found: Found) -> Tensor:
         """u of the module docstring, (B,)."""

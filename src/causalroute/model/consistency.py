@@ -22,8 +22,8 @@ from torch.nn import functional
 from causalroute.model.layers import Predictor
 from causalroute.model.optimizer import AdamW, cosine
 
-FOLDS, STEPS, ROWS, LR, DECAY, DROPOUT = 4, 800, 256, 2e-3, 1e-1, 0.1
-"""Folds, steps, posts per step, peak learning rate, weight decay and dropout of the reference model."""
+FOLDS, EPOCHS, STEPS, ROWS, LR, DECAY, DROPOUT = 4, 80, 800, 256, 2e-3, 1e-1, 0.1
+"""Folds, passes over the posts but at most so many steps, posts per step, peak learning rate, weight decay and dropout of the reference model."""
 
 
 def inverse_probability(log_prior: Tensor, direct: Tensor, y: Tensor, clip: float) -> Tensor:
@@ -61,9 +61,10 @@ def reference_answers(
 def _reference(t: Tensor, v: Tensor, y: Tensor, direct: Tensor, rows: Tensor, hidden: int, generator: Generator) -> Predictor:
     f = Predictor(t.shape[1], v.shape[1], direct.shape[1], hidden, DROPOUT, generator)
     optimizer = AdamW(f.parameters(), DECAY)
-    for step in range(STEPS):
+    steps = min(STEPS, -(-EPOCHS * len(rows) // ROWS))
+    for step in range(steps):
         batch = rows[torch.randint(len(rows), (ROWS,), generator=generator)]
-        optimizer.step(functional.cross_entropy(f(t[batch], v[batch], generator) + direct[batch], y[batch]), cosine(LR, step / STEPS))
+        optimizer.step(functional.cross_entropy(f(t[batch], v[batch], generator) + direct[batch], y[batch]), cosine(LR, step / steps))
     return f
 
 

@@ -20,6 +20,8 @@ from causalroute.model.effects import contrast, to_scores
 
 JUDGE = {"steps": 100, "lr": 0.003, "decay": 5.0}
 """Training of the heads on consistency: few steps and much decay, for what they look for is the same throughout a source."""
+FEWEST = 50
+"""Accepted swaps of train posts below which a side is not asked."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Evidence(nn.Module):
         judges = [Heads(text_dim + image_dim, 2, fit.folds, fit.hidden, generator) for _ in range(2)] if mediated else []
         self.judges = nn.ModuleList(judges)
         self.middle = nn.Buffer(torch.zeros(()))
+        self.asked = nn.Buffer(torch.zeros(2))  # 1 for a side with accepted swaps; without any nothing speaks against the direct effect
 
     @property
     def log_prior(self) -> Tensor:
@@ -111,8 +114,12 @@ class Evidence(nn.Module):
         w = consistency.inverse_probability(self.log_prior, to_scores(nde_tv), y, self.fit.ipw_clip)
         self.middle.fill_(consistency.midpoint((own * w).sum().item() / w.sum().item(), self.classes))
         x, kept = torch.cat([views.t_s, views.v_s], 1), []
-        for judge, right, ok in zip(self._judges(), swapped, (views.text_ok, views.image_ok), strict=True):
+        for side, (judge, right, ok) in enumerate(zip(self._judges(), swapped, (views.text_ok, views.image_ok), strict=True)):
             rows = ok[train]
+            if rows.sum() < FEWEST:
+                kept.append(x.new_zeros(len(x)))
+                continue
+            self.asked[side] = 1
             heads, fold = cross_fit(x[train][rows], right[rows].long(), 2, weights=w[rows], **options | JUDGE)
             judge.load_state_dict(heads.state_dict())
             odds = self._odds(judge, heads.effects(x, self.fit.clip))
@@ -130,5 +137,5 @@ class Evidence(nn.Module):
         a, b, both = self.seen(t, v, t_s, v_s)
         clip = self.fit.clip
         x, zero = torch.cat([t_s, v_s], 1), t.new_zeros(len(t))
-        kept = [self._odds(judge, judge.effects(x, clip)) for judge in self._judges()] or [zero, zero]
+        kept = [self._odds(judge, judge.effects(x, clip)) * asked for judge, asked in zip(self._judges(), self.asked, strict=False)] or [zero, zero]
         return Found(self.text.effects(a, clip), self.image.effects(b, clip), self.both.effects(both, clip), kept[0], kept[1])
