@@ -23,7 +23,7 @@ PROBES = ("text_only", "image_only")
 """Methods whose answers make the groups of a report (`causalroute.evaluation.groups`)."""
 DATASET_FIELDS: dict[str, set[str]] = {  # fields of a data set that a stage reads; the others reach it as their defaults
     "fetch": {"format", "table", "task", "sources", "planted"},
-    "prepare": {field.name for field in dataclasses.fields(Dataset)} - {"backbone", "editor", "methods", "search", "ablation"},
+    "prepare": {field.name for field in dataclasses.fields(Dataset)} - {"backbone", "editor", "held_out", "methods", "search", "ablation"},
     "audit": COMMON,
     "features": COMMON,
     "counterfactuals": COMMON,

@@ -1,7 +1,7 @@
 """Names of methods: a module of `causalroute/methods`, or `<module>@<variant>`, the same module under settings of its own.
 
 Both are keys of `methods` in params.yaml and stand wherever a method is named: in lists, in file names, in tables. A variant draws its random
-numbers under the name of its module: seed s of `causal_moe@dense` starts from the weights and sees the batches of seed s of `causal_moe`, so
+numbers under the name of its module: seed s of `causal_moe@rule` starts from the weights and sees the batches of seed s of `causal_moe`, so
 that the two differ by their settings alone.
 """
 
@@ -16,7 +16,7 @@ MODULE, VARIANT = "[a-z][a-z0-9_]*", "[a-z0-9_]+"
 
 
 def module_of(name: str) -> str:
-    """`causal_moe@dense` -> `causal_moe`; a name without `@` is a module's own.
+    """`causal_moe@rule` -> `causal_moe`; a name without `@` is a module's own.
 
     Raises:
         UserError: the text is no name of a method.
@@ -30,3 +30,8 @@ def module_of(name: str) -> str:
 def is_variant(name: str) -> bool:
     """Whether the name is that of a variant."""
     return module_of(name) != name
+
+
+def is_oracle(name: str) -> bool:
+    """Whether a method, or a variant by its own name, uses what no real data has: `oracle_erm`, `causal_moe@oracle_gate`."""
+    return any(part.startswith("oracle_") for part in name.split("@"))

@@ -16,6 +16,7 @@ from causalroute import methods
 from causalroute.errors import UserError
 from causalroute.methods.base import Posts
 from causalroute.provenance import constants
+from causalroute.rng import torch_generator
 
 __all__ = ["posts"]
 CHANGES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
@@ -64,3 +65,20 @@ def test_a_search_names_settings_with_their_default_and_stays_small(name: str) -
 def test_more_experts_chosen_than_there_are_is_told() -> None:
     with pytest.raises(UserError, match="must lie between 1 and the 2 experts"):
         methods.settings_of("moe", {"experts": 2, "top_k": 3})
+
+
+def test_one_expert_per_post_still_teaches_the_router(posts) -> None:
+    data = small(posts["biased"])
+    method, _ = trained("moe", data, {"top_k": 1, "balance": 0.0, "z": 0.0}, epochs=1)
+    method.zero_grad()
+    method.loss(data, data.train[:64], 0.5, torch_generator(0))["loss"].backward()
+    assert method.router.weight.grad.abs().sum() > 0
+
+
+def test_a_group_that_lost_its_weight_can_be_met_alone(posts) -> None:
+    data = small(posts["biased"])
+    method, _ = trained("group_dro", data, {"eta": 1.0}, epochs=1)
+    method.weights.copy_(torch.nn.functional.one_hot(torch.tensor(0), len(method.weights)).float())
+    for _ in range(2):
+        losses = method.loss(data, data.train[method.groups[data.train] == 7][:1], 0.5, torch_generator(0))
+    assert losses["loss"].isfinite()

@@ -80,6 +80,7 @@ def test_form_b_looks_at_whole_sides() -> None:
     assert torch.equal(there.nde_t, moved.nde_t)
     assert not torch.equal(there.nde_t, evidence(views.t + 1, views.v, views.t_s, views.v_s).nde_t)
     assert not there.keeps_t.any(), "nobody asked"
+    assert torch.equal(there.nde_tv, (there.nde_t + there.nde_v).clamp(-5, 5)), "a joint head on whole sides would learn the core"
 
 
 def test_the_reference_leaves_alone_what_the_direct_effects_say() -> None:

@@ -11,6 +11,7 @@ from tests.unit.short_training import posts, small, trained
 
 from causalroute import methods
 from causalroute.methods.base import Posts
+from causalroute.model.experts import CollapseAlarm
 from causalroute.rng import torch_generator
 
 __all__ = ["posts"]
@@ -89,7 +90,9 @@ def test_a_collapsed_expert_is_told_once(posts, caplog):
         method.within.weight.zero_()
         method.within.bias.copy_(torch.tensor([20.0, 0.0] * 4))
         caplog.clear()
-        method.alarmed = False
+        method.alarm = CollapseAlarm()
+        method.settle(data)
+        assert not caplog.text, "one epoch is no collapse"
         for _ in range(2):
             method.settle(data)
     assert caplog.text.count("experts collapsed") == 1
@@ -122,8 +125,23 @@ def test_weights_of_untreated_contexts_remove_their_direct_effect(posts):
     found, y = method._known(rows), data.labels[rows]
     q_t, q_v = torch.zeros(50), torch.ones(50)
     prior = method.evidence.log_prior.exp()
-    for row, weight in enumerate(method._importance(y, q_t, q_v, found).tolist()):
+    for row, weight in enumerate(method._importance(y, 1 - q_t, 1 - q_v, found).tolist()):
         odds = (prior[1] / prior[0]).item() * float(found.nde_t[row, 1].exp())
         p = odds / (1 + odds) if y[row] else 1 / (1 + odds)
         assert weight == pytest.approx(min(20.0, float(prior[y[row]]) / p), rel=1e-3)
-    assert method._importance(y, q_t + 1, q_v, found).tolist() == [1.0] * 50
+    assert method._importance(y, q_t, 1 - q_v, found).tolist() == [1.0] * 50
+
+
+def test_parts_of_selection_that_the_gate_rejects_are_left_out(posts):
+    data = posts["biased"]
+    method, history = trained("causal_moe", data, {"direct": "none", "router": "rule"}, epochs=1)
+    assert [check.name for check in method.checks(data)] == ["factual"]
+    assert history[-1]["valid/selection"] == history[-1]["valid/factual"]
+
+
+def test_a_side_without_accepted_swaps_is_neither_swapped_nor_weighed(posts):
+    data = dataclasses.replace(posts["biased"], image_ok=torch.zeros_like(posts["biased"].image_ok))
+    views = {**data.views, "v_s": torch.randn(data.views["v_s"].shape, generator=torch_generator(0))}
+    settings = {"router": "rule", "te": 0.0, "own": 0.0, "rank": 0}
+    a, b = (trained("causal_moe", each, settings, epochs=2)[0].encoder.state_dict() for each in (data, dataclasses.replace(data, views=views)))
+    assert all(torch.equal(a[key], b[key]) for key in a), "its context is not looked at"

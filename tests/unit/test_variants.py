@@ -24,7 +24,7 @@ from causalroute.evaluation.scoring import Results, Row
 from causalroute.io import canonical_json
 from causalroute.report import headline
 from causalroute.stages import evaluate, train
-from causalroute.variants import MODULE, VARIANT, is_variant, module_of
+from causalroute.variants import MODULE, VARIANT, is_oracle, is_variant, module_of
 
 ROOT = Path(__file__).resolve().parents[2]
 BUDGET = {"epochs": 3, "batch_size": 64, "lr": 0.01, "hidden": 16}
@@ -149,3 +149,8 @@ def test_tables_class_a_variant_with_its_module() -> None:
 def test_names_in_the_shipped_settings_are_good() -> None:
     for name in whole()["methods"]:
         assert re.fullmatch(f"{MODULE}(@{VARIANT})?", name)
+
+
+@pytest.mark.parametrize(("name", "oracle"), [("oracle_erm", True), ("causal_moe@oracle_gate", True), ("causal_moe", False), ("causal_moe@rule", False)])
+def test_a_variant_that_knows_too_much_is_an_oracle(name: str, oracle: bool) -> None:
+    assert is_oracle(name) is oracle

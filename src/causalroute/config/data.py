@@ -141,7 +141,7 @@ class Dataset:
     search: bool = False
     """choose settings on validation posts first, for each method that says which (`SEARCH` in its module); see the section `search`"""
     ablation: tuple[str, ...] = ()
-    """variants, keys of `methods` such as `causal_moe@dense`, that `snakemake ablation` compares with the methods they are variants of"""
+    """variants, keys of `methods` such as `causal_moe@rule`, that `snakemake ablation` compares with the methods they are variants of"""
     sources: tuple[Source, ...]
     """where the raw files come from, in order"""
     table: str = ""
@@ -179,6 +179,8 @@ class Dataset:
         plain = [method for method in self.ablation if not is_variant(method)]
         if plain or len(set(self.ablation)) != len(self.ablation):
             raise ValueError(f"ablation lists variants (`<method>@<name>`), each once; {plain} are none" if plain else "ablation names one variant twice")
-        blind = [method for method in self.methods if module_of(method) in ("image_only", "image_swap", "clue_image")]
+        blind = [method for method in (*self.methods, *self.ablation) if module_of(method) in ("image_only", "image_swap", "clue_image")]
         if self.format == "table" and not self.columns.image and blind:
-            raise ValueError(f"methods {blind} need images, and columns.image is empty: leave them out of `methods`, or name the column with the image paths")
+            raise ValueError(
+                f"methods {blind} need images, and columns.image is empty: leave them out of `methods` and `ablation`, or name the column with the image paths"
+            )

@@ -20,7 +20,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from causalroute.config import Corrupt
-from causalroute.counterfactual.image.edit import USABLE
 from causalroute.counterfactual.posts import Posts
 from causalroute.counterfactual.text.found import Marks, Side
 from causalroute.counterfactual.text.swap import INLINE, Swapped, context_of, swap
@@ -106,7 +105,7 @@ def corrupt_images(table: pl.DataFrame, posts: Posts, corrupt: Corrupt) -> pl.Da
     if not (corrupt.fail or corrupt.destroy):
         return table
     hit, donors = errors(posts.ids, table["image_ok"], corrupt, "image"), table["v_donor"].to_list()
-    found = table["image_mask_ratio"].is_between(*USABLE).fill_null(True).to_numpy() & posts.train
+    found = table["image_ok"].to_numpy() & posts.train
     cores: list[list[str | None]] = []
     for row, (name, error) in enumerate(zip(posts.ids, hit, strict=True)):
         count = len(donors[row])

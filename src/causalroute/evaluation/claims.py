@@ -15,7 +15,7 @@ from causalroute.evaluation import statistics
 from causalroute.evaluation.collect import TESTS
 from causalroute.evaluation.scoring import KEPT, REFERENCE, Results, Row
 from causalroute.evaluation.statistics import Estimate, Sample
-from causalroute.variants import module_of
+from causalroute.variants import is_oracle, module_of
 
 PROPOSED, CONTROL = "causal_moe", "double_swap"
 PLAIN = ("majority", "bag_of_words", "inverted_bag_of_words", "text_only", "image_only", REFERENCE, "late_fusion", "multi_view", "label_smoothing", "moe")
@@ -76,7 +76,7 @@ def gap(results: Results, evaluate: Evaluate) -> Gap | None:
     """The best debiased method on the hard split; None where no method fights shortcuts or no such metric was measured."""
     for split, metric in HARD:
         rows = [row for row in results.rows if (row.split, row.metric) == (split, metric)]
-        tried = [row for row in rows if module_of(row.method) not in PLAIN and not row.method.startswith("oracle_")]
+        tried = [row for row in rows if module_of(row.method) not in PLAIN and not is_oracle(row.method)]
         if tried:
             best = max(tried, key=lambda row: row.mean)
             oracle = max((row for row in rows if row.method.startswith("oracle_")), key=lambda row: row.mean, default=None)

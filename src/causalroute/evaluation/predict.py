@@ -3,7 +3,8 @@
 Views: factual (t, v); swap_t (t_swap, v); swap_v (t, v_swap); swap_tv (both), each with the first donor; held_* likewise with the swaps of the editor
 that is held out of training; context (t_s, v_s); core (t_c, v_c).
 A method that reads words instead of features has the factual view alone.
-The effects and gates of a method with mediation are those of the post itself in every view.
+The effects and gates of a method with mediation are those of the post itself in every view, unless they read
+whole sides (form B, routers learned, ce and random).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """TF-IDF of one- and two-grams and logistic regression, C chosen on validation: what the words alone give away.
 
-p(y | x) = softmax(W tfidf(x) + b),     W, b minimise  sum CE + |W|^2 / (2 C)
+p(y | x) = softmax(W tfidf(x) + b),     W, b minimise  sum CE + |W|^2 / (2 C) (two classes: / C)
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@
     TE    = S + q_T a_T NDE_T + q_V a_V NDE_V                        a = softplus(learnable), start 1
     L     = mean over x, x_T, x_V, x_TV of u CE(S), weighted 1, r q_T, r q_V, r q_TV
             + own * mean_e CE(z_e) on x and all swaps of the sides that e treats + te * CE(TE) (+ the learned router's losses)
-    u     = 1, or with `reweight` p(y) / p(y | contexts that are not treated), so that every direct effect is removed once
+    u     = 1, or with `reweight` p(y) / p(y | contexts that are not treated), so that every direct effect is removed once; a side whose swap the editor
+            or the gate does not accept is left alone, for then its context is not known either
 
 The answer is S; TE, effects, gates and expert weights are shown beside it.
 Letters: B batch, E experts, C classes, r ramp; views are (text own/swapped, image own/swapped).
@@ -30,7 +31,7 @@ from causalroute.methods.swapping import own_and_swapped
 from causalroute.model import consistency, gates
 from causalroute.model.effects import effect, strength, to_scores
 from causalroute.model.evidence import Evidence, Fit, Found, Views
-from causalroute.model.experts import Experts, dense_weights
+from causalroute.model.experts import CollapseAlarm, Experts, dense_weights
 from causalroute.model.layers import Encoder, linear
 from causalroute.model.losses import cross_entropy, ramp, swap_weights, weighted_mean
 from causalroute.model.optimizer import AdamW
@@ -40,8 +41,6 @@ EDITOR = "dataset"
 SEARCH = {"threshold": (0.5, 0.8, 1.2)}
 BIAS_STEP = 0.01
 """Change of an expert's selection bias per step (loss-free balancing, Wang et al. 2024)."""
-IDLE = 0.01
-"""Share of its kind's posts below which an expert counts as collapsed."""
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +129,7 @@ class Method(base.Method):
         self.treats = nn.Buffer(torch.tensor([gates.TREATS_TEXT, gates.TREATS_IMAGE])[:, kinds], persistent=False)  # (2, E)
         self.bias = nn.Buffer(torch.zeros(4 * settings.per_kind)) if settings.balancing == "bias" else None
         self.found: Found | None = None
-        self.alarmed = False
+        self.alarm = CollapseAlarm()
 
     def prepare(self, posts: Posts, generator: Generator) -> None:
         """Fits the heads; the evidence on train posts comes from heads that have not seen them. A learned router starts as the rule."""
@@ -199,16 +198,17 @@ class Method(base.Method):
         s, z, routing = self.mixture(self.encoder.grid(t, v, generator), log_gates.detach() if set_.router == "learned" else log_gates)
         q_t, q_v, q_tv = (q.detach() for q in gates.switches(g))
         ce = cross_entropy(s, y)  # (2, 2, B)
-        weights = swap_weights(q_t * text, q_v * image, q_tv * text * image, strength_now) * self._importance(y, q_t, q_v, found)
+        importance = self._importance(y, (1 - q_t) * text, (1 - q_v) * image, found)
+        weights = swap_weights(q_t * text, q_v * image, q_tv * text * image, strength_now) * importance
         parts = {"s": weighted_mean(ce, weights), "factual": ce[0, 0].mean()}
         if set_.rank > 0:
             parts["own"] = self._own(z, y, text, image, strength_now)
         parts["te"] = cross_entropy(self.total(s[0, 0], g.detach(), found), y).mean()
         loss = parts["s"] + set_.own * parts.get("own", 0.0) + set_.te * parts["te"]
         if self.within is not None:
-            loss = loss + self._balanced(routing) + set_.z * z_loss(routing)
+            loss = loss + self._balanced(routing) + set_.z * self._within_z(t, v)
         if set_.router == "learned" and progress >= set_.router_start:
-            parts["router"] = self._router_loss(log_gates, z[0, 0].detach(), y, found)
+            parts["router"] = self._router_loss(self.gate.logits(t[0], v[0], found, self.evidence.log_prior), z[0, 0].detach(), y, found)
             loss = loss + parts["router"]
         return {"loss": loss, **parts}
 
@@ -222,22 +222,20 @@ class Method(base.Method):
 
     def settle(self, posts: Posts) -> None:
         """Tells, once, of experts that next to no post reaches."""
-        if self.within is None or self.alarmed:
+        if self.within is None:
             return
         weights = self.answer(posts.inputs(posts.valid)).experts
         assert weights is not None, "the mixture shows its weights"
-        load = weights.mean(0).view(4, -1)  # (kinds, experts of a kind)
-        idle = (load < IDLE * load.sum(1, keepdim=True)) & (load.sum(1, keepdim=True) > IDLE)
-        if idle.any():
-            self.alarmed = True
-            names = [f"{gates.KINDS[kind]} {number}" for kind, number in idle.nonzero().tolist()]
-            log.warning("experts collapsed: fewer than %g %% of their kind's posts reach %s; raise `balance`", 100 * IDLE, ", ".join(names))
+        if found := self.alarm.look(weights.mean(0).view(4, -1)):
+            names = ", ".join(f"{gates.KINDS[kind]} {number}" for kind, number in found)
+            mend = "raise `balance`" if self.bias is None else "use fewer experts or `balancing: loss`"
+            log.warning("experts collapsed: for two epochs next to none of their kind's posts reach %s; %s", names, mend)
 
-    def _importance(self, y: Tensor, q_t: Tensor, q_v: Tensor, found: Found) -> Tensor:
-        """u of the module docstring, (B,)."""
+    def _importance(self, y: Tensor, left_t: Tensor, left_v: Tensor, found: Found) -> Tensor:
+        """u of the module docstring, (B,), from how far each side is left untreated though its context is known (B,)."""
         if not self.settings.reweight:
-            return torch.ones_like(q_t)
-        left = (1 - q_t)[:, None] * to_scores(found.nde_t) + (1 - q_v)[:, None] * to_scores(found.nde_v)
+            return torch.ones_like(left_t)
+        left = left_t[:, None] * to_scores(found.nde_t) + left_v[:, None] * to_scores(found.nde_v)
         return consistency.inverse_probability(self.evidence.log_prior, left, y, self.settings.ipw_clip)
 
     def _own(self, z: Tensor, y: Tensor, text: Tensor, image: Tensor, strength_now: float) -> Tensor:
@@ -248,7 +246,13 @@ class Method(base.Method):
         weight = torch.stack(weights, 1).view_as(ce)
         return ((ce * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))).mean()
 
-    def _router_loss(self, log_gates: Tensor, z: Tensor, y: Tensor, found: Found) -> Tensor:
+    def _within_z(self, t: Tensor, v: Tensor) -> Tensor:
+        """z-loss of the choice among experts of a kind."""
+        assert self.within is not None, "one expert of a kind needs no choice"
+        z: Tensor = self.within(self.encoder.grid(t, v)).unflatten(-1, (4, -1)).logsumexp(-1)
+        return z.square().mean()
+
+    def _router_loss(self, logits: Tensor, z: Tensor, y: Tensor, found: Found) -> Tensor:
         """Expected inverse-probability-weighted 0/1 cost of the experts on original posts, what they leave of the direct effects, load and z."""
         wrong = (z.argmax(-1) != y[:, None]).float().unflatten(1, (4, -1)).mean(-1)  # (B, 4)
         p = (self.evidence.log_prior + to_scores(found.nde_tv)).softmax(-1).gather(1, y[:, None])
@@ -256,8 +260,8 @@ class Method(base.Method):
         left = strength(found.nde_t)[:, None] * (1 - self.treats.new_tensor(gates.TREATS_TEXT))
         left = left + strength(found.nde_v)[:, None] * (1 - self.treats.new_tensor(gates.TREATS_IMAGE))
         cost = weight / weight.mean() * wrong + self.settings.residual * left
-        load = route(log_gates, 1)
-        return (log_gates.exp() * cost).sum(1).mean() + self.settings.balance * load_balance(load) + self.settings.z * z_loss(load)
+        load = route(logits, 1)
+        return (logits.softmax(-1) * cost).sum(1).mean() + self.settings.balance * load_balance(load) + self.settings.z * z_loss(load)
 
     def evidence_on(self, inputs: Inputs) -> Found:
         """Evidence on posts outside the train split."""
@@ -272,10 +276,10 @@ class Method(base.Method):
         h = self.encoder(inputs.t, inputs.v)
         routing, weights = self.routing(log_gates, h)
         s = self.experts.sparse(h, routing) if self.settings.top_k else (weights[..., None] * self.experts(h)).sum(-2)
+        te = effect(self.total(s, log_gates.exp(), found), self.evidence.log_prior)
         if self.settings.subtract:
             q_t, q_v, _ = gates.switches(log_gates.exp())
             s = s - self.settings.subtract * (q_t[:, None] * to_scores(found.nde_t) + q_v[:, None] * to_scores(found.nde_v))
-        te = effect(self.total(s, log_gates.exp(), found), self.evidence.log_prior)
         return Answer(p=s.softmax(-1), te=te, nde_t=found.nde_t, nde_v=found.nde_v, nde_tv=found.nde_tv, gates=log_gates.exp(), experts=weights)
 
     def scores(self, inputs: Inputs, generator: Generator | None = None) -> Tensor:
@@ -288,4 +292,5 @@ class Method(base.Method):
         factual = found[0].inputs
         q_t, q_v, q_tv = gates.switches(self.gate.accepted(self.evidence_on(factual), factual.sources))
         weight = {"factual": torch.ones_like(q_t), "text": q_t, "image": q_v, "both": q_tv}
-        return [replace(check, weights=check.weights * weight[check.name]) for check in found]
+        gated = [replace(check, weights=check.weights * weight[check.name]) for check in found]
+        return [check for check in gated if check.name == "factual" or check.weights.sum() > 0]

@@ -1,6 +1,6 @@
 """Deep feature reweighting (Kirichenko et al. 2023): ERM, then its last layer fitted anew on held-out posts in which all groups weigh the same.
 
-    W, b minimise  sum_i w_i CE(W h_i + b, y_i) + |W|^2 / (2 c),   w_i = N / (G n_{g(i)})
+    W, b minimise  sum_i w_i CE(W h_i + b, y_i) + |W|^2 / (2 c) (two classes: / c),   w_i = N / (G n_{g(i)})
 
 h hidden layer of the ERM network, standardised on train; i a validation post, N of them in G groups of n_g. The authors hold out group labels; here groups are
 label x (text shortcut agrees) x (visual shortcut agrees), judged by cross-fitted probes (grouping.py), and the posts are those that also select the epoch.

@@ -1,9 +1,9 @@
 """Group distributionally robust optimisation (Sagawa et al. 2020): the worst group counts most.
 
-    q_g <- q_g exp(eta loss_g), normalised;     L = sum_g q_g loss_g
+    q_g <- q_g exp(eta loss_g), normalised;     L = sum_g q_g loss_g / sum_g q_g over the groups in the batch
 
 Groups: label x (the text shortcut agrees with the label?) x (the visual shortcut agrees?), 4 C of them. No shortcut labels are used: a shortcut "agrees"
-when a cross-fitted probe that sees one side only predicts the label.
+when a cross-fitted probe that sees one side only speaks for the label (grouping.py).
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Method(erm.Method):
         losses = (ce @ member) / size.clamp(min=1)
         with torch.no_grad():
             self.weights.mul_((self.settings.eta * losses.detach()).exp() * (size > 0) + (size == 0))
-            self.weights.div_(self.weights.sum())
+            # A weight of exactly 0 could never grow again, and a batch of such groups alone would divide by 0.
+            self.weights.div_(self.weights.sum()).clamp_(min=1e-30)
         present = self.weights * (size > 0)
         return {"loss": (losses * present).sum() / present.sum(), "factual": ce.mean()}

@@ -1,9 +1,9 @@
 """Which shortcuts agree with the label of a post, judged without shortcut labels: a shared part of several methods, not a method.
 
-    group = 4 y + 2 [argmax p(y | t) = y] + [argmax p(y | v) = y]
+    group = 4 y + 2 [argmax_c p(c | t) / p(c) = y] + [argmax_c p(c | v) / p(c) = y]
 
-A shortcut "agrees" when a probe that sees one side only predicts the label; a train post is judged by the probe of the fold that left it out, a validation
-post by the mean of all.
+A shortcut "agrees" when one side alone speaks for the label more than for any other class, relative to the class prior; a train post is judged by
+the probe of the fold that left it out, a validation post by the mean of all.
 """
 
 from __future__ import annotations

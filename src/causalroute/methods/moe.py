@@ -1,6 +1,6 @@
 """A mixture of experts without any debiasing, in the manner of MoBA (Xie et al. 2024): low-rank adapters on one trunk, a router trained by the task alone.
 
-    z_e = W (h + B_e gelu(A_e h)),   S = sum over the k best e of w_e z_e,   w = softmax(R h) over all e, made to sum to 1 over the k
+    z_e = W (h + B_e gelu(A_e h)),   S = sum over the k best e of w_e z_e,   w = softmax(R h) over all e, made to sum to 1 over the k where k > 1
     L   = CE(S) + balance load_balance + z z_loss
 
 h joint hidden layer; routing by `causalroute.routing`. MoBA puts its adapters inside the two encoders, which are frozen here.
@@ -54,7 +54,8 @@ class Method(base.Method):
     def mixture(self, inputs: Inputs, generator: Generator | None) -> tuple[Tensor, Routing]:
         """Scores (B, C) and what the router decided."""
         h = self.encoder(inputs.t, inputs.v, generator)
-        routing = route(self.router(h), self.settings.top_k, renormalize=True)
+        # One expert's weight made to sum to 1 would be the constant 1 and teach the router nothing (Switch keeps the probability).
+        routing = route(self.router(h), self.settings.top_k, renormalize=self.settings.top_k > 1)
         return self.experts.sparse(h, routing), routing
 
     def loss(self, posts: Posts, rows: Tensor, progress: float, generator: Generator) -> dict[str, Tensor]:

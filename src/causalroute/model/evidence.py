@@ -102,6 +102,8 @@ class Evidence(nn.Module):
             heads, fold = cross_fit(x[train], views.y[train], self.classes, **options)
             own.load_state_dict(heads.state_dict())
             found.append(heads.effects(x, clip).index_copy(0, train, heads.held_out_effects(x[train], fold, clip)))
+        if self.fit.form == "B":
+            found[2] = self._apart(found[0], found[1])
         zero = views.t.new_zeros(len(views.t))
         kept = self._learn_judges(views, train, found[2][train], options) if self.judges else [zero, zero]
         return Found(found[0], found[1], found[2], kept[0], kept[1])
@@ -138,4 +140,10 @@ class Evidence(nn.Module):
         clip = self.fit.clip
         x, zero = torch.cat([t_s, v_s], 1), t.new_zeros(len(t))
         kept = [self._odds(judge, judge.effects(x, clip)) * asked for judge, asked in zip(self._judges(), self.asked, strict=False)] or [zero, zero]
-        return Found(self.text.effects(a, clip), self.image.effects(b, clip), self.both.effects(both, clip), kept[0], kept[1])
+        nde_t, nde_v = self.text.effects(a, clip), self.image.effects(b, clip)
+        nde_tv = self._apart(nde_t, nde_v) if self.fit.form == "B" else self.both.effects(both, clip)
+        return Found(nde_t, nde_v, nde_tv, kept[0], kept[1])
+
+    def _apart(self, nde_t: Tensor, nde_v: Tensor) -> Tensor:
+        """NDE_TV of form B, the mediator blocked: a head on both whole sides would learn the core."""
+        return (nde_t + nde_v).clamp(-self.fit.clip, self.fit.clip)

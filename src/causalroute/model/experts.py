@@ -14,6 +14,9 @@ from torch.nn import functional
 from causalroute.model.layers import linear
 from causalroute.routing import Routing, combine, dispatch, permute
 
+IDLE = 0.01
+"""Share of its kind's posts below which an expert counts as collapsed."""
+
 
 class Experts(nn.Module):
     """E adapters that share the trunk's hidden layer and the class matrix W."""
@@ -43,3 +46,22 @@ def dense_weights(routing: Routing) -> Tensor:
     """Weights of all experts, 0 for those not chosen: (B, E)."""
     weights = routing.weights.new_zeros(routing.weights.shape[0], routing.counts.shape[0])
     return weights.scatter(1, routing.experts.long(), routing.weights)
+
+
+class CollapseAlarm:
+    """Finds experts that lost their posts, and says so once."""
+
+    def __init__(self) -> None:
+        self.before: Tensor | None = None
+        self.told = False
+
+    def look(self, load: Tensor) -> list[tuple[int, int]]:
+        """(kind, expert) of those that have been idle at two looks in a row; load (kinds, experts of a kind) is the mean weight of each expert."""
+        of_kind = load.sum(1, keepdim=True)
+        idle = (load < IDLE * of_kind) & (of_kind > IDLE)
+        lasting = idle & self.before if self.before is not None else torch.zeros_like(idle)
+        self.before = idle
+        if self.told or not lasting.any():
+            return []
+        self.told = True
+        return [(kind, number) for kind, number in lasting.nonzero().tolist()]

@@ -13,12 +13,12 @@ from causalroute.evaluation.scoring import INVERTED, REFERENCE, Results, Row
 from causalroute.report.blocks import number, percent
 from causalroute.report.claims import TITLES
 from causalroute.report.tables import detectable, verdict
-from causalroute.variants import module_of
+from causalroute.variants import is_oracle, module_of
 
 BASELINES = ("majority", "bag_of_words", INVERTED, "text_only", "image_only")
 KINDS = ("baseline", "method", "oracle")
 SIGNS = {"better": "▲", "worse": "▼", "same": "=", "": ""}
-VISUAL = ("image_only", "image_swap")
+VISUAL = ("image_only", "image_swap", "clue_image")
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Finding:
 
 def kind(method: str) -> str:
     """`baseline`, `method` or `oracle` (trained on what no real data has)."""
-    if method.startswith("oracle_"):
+    if is_oracle(method):
         return "oracle"
     return "baseline" if module_of(method) in BASELINES else "method"
 

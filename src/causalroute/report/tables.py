@@ -125,7 +125,9 @@ def effects_table(results: Results, facts: Facts, evaluate: Evaluate) -> pl.Data
             for effect, values in answers.effects.items():
                 found = _mean_of(values, evaluate, split)
                 row = {"method": method, "split": split, "effect": effect, "mean": found.mean, "low": found.low, "high": found.high}
-                truth = facts.planted.get(PLANTED.get(effect, ""), {}) if split in TRAINED else {}
+                # Planted effects are log-odds; with more than two classes estimates are log-probability ratios, another unit.
+                same_unit = split in TRAINED and answers.items.p.shape[-1] == 2
+                truth = facts.planted.get(PLANTED.get(effect, ""), {}) if same_unit else {}
                 rows.append(row | _against(values.mean(0), [truth.get(item) for item in answers.ids.tolist()]))
     return _frame(rows, _schema("method split effect", "mean low high planted slope"))
 
