@@ -78,6 +78,7 @@ def test_the_real_stages_search_ablate_and_say_so(tmp_path: Path) -> None:
     params = tiny()
     planted = params["datasets"]["planted"]  # type: ignore[index]
     planted |= {"methods": ["double_swap", "causal_moe"], "held_out": "", "search": True, "ablation": ["causal_moe@no_experts"]}
+    params["methods"] |= {"causal_moe": {"threshold": 0.8}, "causal_moe@no_experts": {"rank": 0, "threshold": 0.8}}  # given, so not searched
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     module = folder / "src/causalroute/methods/double_swap.py"
     module.write_text(module.read_text() + '\nSEARCH = {"ramp_end": (0.4, 0.6)}\n')
