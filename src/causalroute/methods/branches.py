@@ -1,16 +1,12 @@
 """Networks that see one side each beside one that sees both: a shared part of several methods, not a method.
 
-    z_k = f(t, v),   z_t = f_T(t),   z_v = f_V(v)                        one hidden layer each
-    h_SUM  = log sigmoid(z_k + z_t + z_v)                                 fusions of CF-VQA (Niu et al. 2021)
-    h_HM   = log u - log(1 + u),  u = sigmoid(z_k) sigmoid(z_t) sigmoid(z_v)
-    h_RUBi = z_k sigmoid(z_t) sigmoid(z_v)
+    z_k = f(t, v),   z_t = f_T(t),   z_v = f_V(v)                        one hidden layer each; `model.fusion` puts them together
 
 Letters: B batch, C classes, S sides looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -23,7 +19,6 @@ from causalroute.methods.base import Inputs, Shape
 from causalroute.model.layers import Branch, Predictor
 
 Bias = Literal["text", "image", "both"]
-Fusion = Literal["sum", "hm", "rubi"]
 SIDES: dict[str, tuple[str, ...]] = {"text": ("text",), "image": ("image",), "both": ("text", "image")}
 
 
@@ -44,22 +39,6 @@ def branch(side: str, shape: Shape, generator: Generator) -> Branch:
 def seen(inputs: Inputs, side: str) -> Tensor:
     """The features of one side."""
     return inputs.t if side == "text" else inputs.v
-
-
-def fuse(fusion: Fusion, joint: Tensor, others: Sequence[Tensor]) -> Tensor:
-    """Fused scores of the joint branch and of the unimodal ones; all broadcast to (B, C)."""
-    if fusion == "rubi":
-        for z in others:
-            joint = joint * torch.sigmoid(z)
-        return joint
-    if fusion == "sum":
-        for z in others:
-            joint = joint + z
-        return functional.logsigmoid(joint)
-    log_u = functional.logsigmoid(joint)
-    for z in others:
-        log_u = log_u + functional.logsigmoid(z)
-    return log_u - log_u.exp().log1p()
 
 
 def match(direct: Tensor, fused: Tensor) -> Tensor:

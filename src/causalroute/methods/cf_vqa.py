@@ -20,7 +20,8 @@ from torch import Generator, Tensor
 from causalroute.config import section
 from causalroute.methods import base
 from causalroute.methods.base import Inputs, Posts, Shape
-from causalroute.methods.branches import Fusion, branch, fuse, match
+from causalroute.methods.branches import branch, match
+from causalroute.model.fusion import Kind, fuse
 from causalroute.model.layers import Predictor
 from causalroute.model.losses import cross_entropy
 
@@ -34,7 +35,7 @@ class Settings:
 
     subtract: Literal["text", "both"] = "text"
     """which direct effect is taken away: of the text (as published) or of both sides"""
-    fusion: Fusion = "sum"
+    fusion: Kind = "sum"
     """how the branches are put together"""
 
 
@@ -56,12 +57,12 @@ class Method(base.Method):
     def direct(self, *single: Tensor) -> Tensor:
         """Fusion with the joint branch, and unless `subtract` is both the visual one, untreated: z_t, z_v -> (B, C)."""
         others = single if self.settings.subtract == "both" else (single[0], *(self.constant for _ in single[1:]))
-        return fuse(self.settings.fusion, self.constant, others)
+        return fuse(self.settings.fusion, self.constant, *others)
 
     def loss(self, posts: Posts, rows: Tensor, progress: float, generator: Generator) -> dict[str, Tensor]:
         """The four terms."""
         z_k, *single = self.branches(posts.inputs(rows), generator)
-        fused = fuse(self.settings.fusion, z_k, single)
+        fused = fuse(self.settings.fusion, z_k, *single)
         ce = cross_entropy(torch.stack([fused, *single]), posts.labels[rows]).mean(1)
         kl = match(self.direct(*(z.detach() for z in single)), fused)
         return {"loss": ce.sum() + kl, "factual": ce[0], "kl": kl}
@@ -69,4 +70,4 @@ class Method(base.Method):
     def scores(self, inputs: Inputs, generator: Generator | None = None) -> Tensor:
         """Total indirect effect."""
         z_k, *single = self.branches(inputs, generator)
-        return fuse(self.settings.fusion, z_k, single) - self.direct(*single)
+        return fuse(self.settings.fusion, z_k, *single) - self.direct(*single)

@@ -3,7 +3,7 @@
     o1 = h(z_k, z_m),   o2 = h(c, z_m),   L = CE(o1) + CE(z_m) + KL(p_o1 || p_o2)      the KL trains only the constant c
     answer: o1 - alpha o2,   alpha the candidate with the best validation accuracy, ties to the lower loss, then to the smaller
 
-z_k joint branch, z_m branch of the side m that is subtracted, h a fusion (branches.py). The authors' own code chooses alpha on its test set; here it is
+z_k joint branch, z_m branch of the side m that is subtracted, h a fusion (model.fusion). The authors' own code chooses alpha on its test set; here it is
 chosen on validation, which looks like train, so that it may well be 0.
 """
 
@@ -17,7 +17,8 @@ from torch import Generator, Tensor
 from causalroute.config import section
 from causalroute.methods import base
 from causalroute.methods.base import Inputs, Posts, Shape
-from causalroute.methods.branches import Fusion, branch, fuse, match, seen
+from causalroute.methods.branches import branch, match, seen
+from causalroute.model.fusion import Kind, fuse
 from causalroute.model.layers import Predictor
 from causalroute.model.losses import cross_entropy
 
@@ -26,7 +27,7 @@ from causalroute.model.losses import cross_entropy
 class Settings:
     """Settings of CLUE."""
 
-    fusion: Fusion = "sum"
+    fusion: Kind = "sum"
     """how the branches are put together"""
     alphas: tuple[float, ...] = (0.0, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0)
     """candidates for the strength of the subtraction; the one with the best validation accuracy is taken"""
@@ -54,11 +55,11 @@ class Clue(base.Method):
     def outputs(self, inputs: Inputs, generator: Generator | None) -> tuple[Tensor, Tensor]:
         """o1, z_m: (B, C) each."""
         z = self.single(seen(inputs, self.side), generator)
-        return fuse(self.settings.fusion, self.joint(inputs.t, inputs.v, generator), [z]), z
+        return fuse(self.settings.fusion, self.joint(inputs.t, inputs.v, generator), z), z
 
     def direct(self, z: Tensor) -> Tensor:
         """o2: what the side makes of it alone, (B, C)."""
-        return fuse(self.settings.fusion, self.constant, [z])
+        return fuse(self.settings.fusion, self.constant, z)
 
     def loss(self, posts: Posts, rows: Tensor, progress: float, generator: Generator) -> dict[str, Tensor]:
         """The three terms."""

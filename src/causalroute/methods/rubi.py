@@ -11,7 +11,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from causalroute.methods.base import Posts, Shape
-from causalroute.methods.branches import Biased, Settings, fuse
+from causalroute.methods.branches import Biased, Settings
+from causalroute.model.fusion import fuse
 from causalroute.model.layers import linear
 from causalroute.model.losses import cross_entropy
 
@@ -35,5 +36,5 @@ class Method(Biased):
         inputs, y = posts.inputs(rows), posts.labels[rows]
         z, masks = self.scores(inputs, generator), self.biased(inputs, generator)
         single = torch.stack([classifier(mask) for classifier, mask in zip(self.classifiers, masks, strict=True)])
-        parts = {"masked": cross_entropy(fuse("rubi", z, list(masks)), y).mean(), "bias": cross_entropy(single, y).mean(1).sum()}
+        parts = {"masked": cross_entropy(fuse("rubi", z, *masks), y).mean(), "bias": cross_entropy(single, y).mean(1).sum()}
         return {"loss": parts["masked"] + parts["bias"], **parts}
