@@ -130,6 +130,16 @@ def test_learned_mixin() -> None:
     assert loss_of(method, POSTS) == near(expected / len(Y))
 
 
+def test_learned_mixin_where_the_branches_are_certain() -> None:
+    """The probability of a class underflows to 0, where the gradient of p log p is not a number."""
+    method = built("lmh", POSTS)
+    with torch.no_grad():
+        for net in method.bias.values():
+            net.head.weight.mul_(1e4)
+    method.loss(POSTS, ROWS, 1.0, torch_generator(0))["loss"].backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in method.parameters())
+
+
 def test_rubi() -> None:
     method = built("rubi", POSTS)
     z = scores_of(method.network, POSTS, "t", "v")

@@ -251,3 +251,9 @@ def test_budget_is_respected(folder):
     work = job.Job("erm", {}, budget, range(1), folder / "out", folder / "events", "key")
     job.run(work, posts, standard)
     assert pl.read_csv(folder / "out" / "history.csv").height == 2
+
+
+def test_a_lost_run_is_told_and_not_written(folder):
+    with pytest.raises(UserError, match="not finite in epoch"):
+        run("erm", budget=BUDGET | {"lr": 1e30})
+    assert not (layout.run("sim", "erm", 0, 1) / "weights.safetensors").exists()

@@ -8,7 +8,6 @@ h hidden layer of the joint network, p = softmax z its answer, p_m = softmax z_m
 
 from __future__ import annotations
 
-import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
@@ -42,12 +41,13 @@ class Method(branches.Biased):
     def loss(self, posts: Posts, rows: Tensor, progress: float, generator: Generator) -> dict[str, Tensor]:
         """The mixture's loss, the entropy of its bias part, and the losses of the branches."""
         inputs, y = posts.inputs(rows), posts.labels[rows]
-        h, single = self.network.encoder(inputs.t, inputs.v, generator), self.biased(inputs, generator)
+        h, single = self.network.encoder(inputs.t, inputs.v, generator, inputs.k), self.biased(inputs, generator)
         factor = functional.softplus(self.trust(h)).T[..., None]  # (S, B, 1)
         bias = (factor * single.detach().log_softmax(-1)).sum(0)
+        log_b = bias.log_softmax(-1)  # where a probability underflows, its entropy has a gradient in this form alone
         parts = {
             "mixture": cross_entropy(self.network.head(h).log_softmax(-1) + bias, y).mean(),
-            "entropy": torch.special.entr(bias.softmax(-1)).sum(-1).mean(),
+            "entropy": -(log_b.exp() * log_b).sum(-1).mean(),
             "bias": cross_entropy(single, y).mean(1).sum(),
         }
         return {"loss": parts["mixture"] + self.settings.penalty * parts["entropy"] + parts["bias"], **parts}

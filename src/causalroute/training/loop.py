@@ -18,6 +18,7 @@ import torch
 from torch import Generator, Tensor
 
 from causalroute.config import Train
+from causalroute.errors import UserError
 from causalroute.methods.base import Check, Method, Posts
 from causalroute.model.losses import cross_entropy
 from causalroute.model.optimizer import AdamW, cosine
@@ -82,6 +83,7 @@ def advance(state: State, posts: Posts, train: Train, seed: int, *, save: Save, 
     saved = time.monotonic()
     while state.epoch < train.epochs:
         losses = _epoch(state, posts, train)
+        _require_finite(losses, seed, state.epoch + 1)
         with torch.no_grad():
             state.method.settle(posts)
         accuracies, loss = validate(state.method, checks, labels)
@@ -98,6 +100,14 @@ def advance(state: State, posts: Posts, train: Train, seed: int, *, save: Save, 
     return state.best
 
 
+def _require_finite(losses: dict[str, float], seed: int, epoch: int) -> None:
+    """Ends a run whose weights are lost, before it is written down as a result."""
+    lost = [name for name, value in losses.items() if not math.isfinite(value)]
+    if lost:
+        fix = "lower train.lr or the method's own weights in params.yaml: methods; if that does not help, it is a fault of the method"
+        raise UserError(f"the training losses {lost} are not finite in epoch {epoch} of seed {seed}", fix=fix)
+
+
 def _epoch(state: State, posts: Posts, train: Train) -> dict[str, float]:
     """One pass over the train items; returns the mean of each loss."""
     rows = posts.train
@@ -107,7 +117,7 @@ def _epoch(state: State, posts: Posts, train: Train) -> dict[str, float]:
     totals: dict[str, Tensor] = {}
     for batch in batches:
         losses = state.method.loss(posts, batch, done / steps, state.generator)
-        state.optimizer.step(losses["loss"], cosine(train.lr, done / steps))
+        state.optimizer.step(losses["loss"], cosine(train.lr * state.method.pace, done / steps))
         done += 1
         for name, value in losses.items():
             totals[name] = totals.get(name, torch.zeros(())) + value.detach() * (len(batch) / len(rows))
