@@ -5,6 +5,7 @@ Settings of a method live beside the method (`methods/<name>.py`, class `Setting
 """
 
 from causalroute.config.data import Columns, Dataset, Inject, Planted, Source, Splits
+from causalroute.config.mllm import Mllm, Prompt
 from causalroute.config.run import Audit, Backbone, Config, Corrupt, Editor, Evaluate, Gate, Llm, Pretrain, Replicates, Train
 from causalroute.config.study import Ablation, Search
 from causalroute.parsing import parse, section, suggest
@@ -22,8 +23,10 @@ __all__ = [
     "Gate",
     "Inject",
     "Llm",
+    "Mllm",
     "Planted",
     "Pretrain",
+    "Prompt",
     "Replicates",
     "Search",
     "Source",

@@ -136,6 +136,8 @@ class Dataset:
     """a key of `editors`: makes the counterfactuals that methods train on"""
     held_out: str = ""
     """a key of `editors` that no method of the data set trains on: its counterfactuals serve evaluation alone (empty: none)"""
+    looker: str = ""
+    """a key of `backbones` that editors look at posts with (empty: `backbone`); a multimodal LLM needs another where an editor asks a model"""
     methods: tuple[str, ...]
     """keys of `methods`, in the order of the result table"""
     search: bool = False

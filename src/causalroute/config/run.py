@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from causalroute.config.data import Dataset
+from causalroute.config.mllm import Mllm
 from causalroute.config.study import Ablation, Search
 from causalroute.parsing import section, suggest
 from causalroute.variants import module_of
@@ -42,10 +43,10 @@ class Pretrain:
 class Backbone:
     """A frozen pretrained encoder."""
 
-    kind: Literal["dual_encoder", "encoder_pair"]
-    """one model with a text and an image tower (CLIP, SigLIP), or any text AutoModel beside any vision AutoModel"""
+    kind: Literal["dual_encoder", "encoder_pair", "mllm"]
+    """one model with a text and an image tower (CLIP, SigLIP), any text AutoModel beside any vision AutoModel, or a multimodal LLM"""
     model: str = ""
-    """dual_encoder: folder or hub id (empty: trained by the pipeline, see pretrain)"""
+    """dual_encoder and mllm: folder or hub id (dual_encoder, empty: trained by the pipeline, see pretrain)"""
     text_model: str = ""
     """encoder_pair: folder, hub id, or package:<name> for a model folder that a Python package carries"""
     image_model: str = ""
@@ -58,8 +59,14 @@ class Backbone:
     """store token and patch features beside the pooled ones"""
     batch_size: int = 32
     """inputs per forward pass; part of the result only through rounding"""
+    mllm: Mllm | None = None
+    """how a multimodal LLM is asked"""
 
     def __post_init__(self) -> None:
+        if (self.kind == "mllm") != (self.mllm is not None) or (self.kind == "mllm" and not self.model):
+            raise ValueError("a backbone of kind mllm, and no other, has a section 'mllm'; it also needs 'model'")
+        if self.kind == "mllm" and (self.text_model or self.image_model or self.pretrain or self.tokens):
+            raise ValueError("a backbone of kind mllm takes 'model' and 'mllm', not 'text_model', 'image_model', 'pretrain' or 'tokens'")
         if self.kind == "dual_encoder" and bool(self.model) == (self.pretrain is not None):
             raise ValueError("a dual_encoder needs either 'model' or 'pretrain'")
         if self.kind == "encoder_pair" and not self.text_model:
@@ -270,7 +277,7 @@ class Config:
             raise ValueError(f"search.first_seed must be at least {reported}: the seeds before it are those of the result table")
         whole = [name for name in self.methods if name == module_of(name)]
         for name, dataset in self.datasets.items():
-            _known(f"datasets.{name}.backbone", [dataset.backbone], self.backbones)
+            _known(f"datasets.{name}.backbone", [dataset.backbone, *filter(None, [dataset.looker])], self.backbones)
             _known(f"datasets.{name}.editor", [dataset.editor, *filter(None, [dataset.held_out])], self.editors)
             _known(f"datasets.{name}.methods", dataset.methods, self.methods)
             _known(f"datasets.{name}.ablation", dataset.ablation, self.methods)

@@ -6,7 +6,7 @@ Letters: B batch, T text tokens, P image patches, H and W pixels, Dt and Dv widt
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from causalroute.config import Backbone as Settings
 from causalroute.features.tokens import Encoded
@@ -67,8 +67,8 @@ class Backbone(Protocol):
         ...
 
 
-def load_backbone(config: Settings, name: str) -> Backbone:
-    """Loads the backbone called `name` in `params.yaml`.
+def load_backbone(config: Settings, name: str) -> Any:
+    """Loads the backbone called `name` in `params.yaml`: a `Backbone`, or a `chats.ChatBackbone` where its kind is mllm.
 
     Raises:
         UserError: the model cannot be found, downloaded or used.
@@ -77,6 +77,10 @@ def load_backbone(config: Settings, name: str) -> Backbone:
         from causalroute.features.dual_encoder import DualEncoder
 
         return DualEncoder(config, name)
+    if config.kind == "mllm":
+        from causalroute.features.chats import ChatBackbone
+
+        return ChatBackbone(config, name)
     from causalroute.features.encoder_pair import EncoderPair
 
     return EncoderPair(config, name)

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from PIL import Image
@@ -62,7 +62,20 @@ class ImageLike(Protocol):
         ...
 
 
-Input = TextLike | ImageLike
+class PairLike(Protocol):
+    """A text and an image that are read together."""
+
+    @property
+    def pair(self) -> tuple[TextLike, ImageLike]:
+        """Both sides."""
+        ...
+
+    def content_key(self) -> str:
+        """Digest of the content; opens no image."""
+        ...
+
+
+Input = TextLike | ImageLike | PairLike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +102,7 @@ class Encoding:
 
     def digest(self, item: Input) -> bytes:
         """Key of an input in the store."""
-        kind = b"text" if hasattr(item, "text") else b"image"
+        kind = b"text" if hasattr(item, "text") else b"pair" if hasattr(item, "pair") else b"image"
         return bytes.fromhex(sha256_bytes(kind + (b"+tokens" if self.tokens else b""), item.content_key().encode()))
 
 
@@ -111,16 +124,24 @@ def encode(job: Encoding, inputs: Sequence[Input]) -> list[bytes]:
     digests = [job.digest(item) for item in inputs]
     missing = set(job.store.missing(digests))
     todo = {digest: item for digest, item in zip(digests, inputs, strict=True) if digest in missing}
-    batches = _text_batches(job.backbone, todo) + _image_batches(job.backbone, todo)
+    if not todo:
+        return digests
+    if hasattr(job.backbone, "chats"):
+        from causalroute.features import chats
+
+        chats.run(job, todo)
+        return digests
+    single: dict[bytes, Any] = dict(todo)  # pairs are for models that read chats
+    batches = _text_batches(job.backbone, single) + _image_batches(job.backbone, single)
     if batches:
         _run(job, batches, len(todo))
     return digests
 
 
-def _text_batches(backbone: Backbone, todo: dict[bytes, Input]) -> list[Batch]:
+def _text_batches(backbone: Backbone, todo: dict[bytes, Any]) -> list[Batch]:
     """Batches of one bucket each, longest first so that the need of memory shows at once."""
     keys = [digest for digest, item in todo.items() if hasattr(item, "text")]
-    encoded = backbone.tokenize_many([todo[digest].text for digest in keys])  # type: ignore[union-attr]
+    encoded = backbone.tokenize_many([todo[digest].text for digest in keys])
     buckets: dict[int, list[tuple[bytes, Encoded]]] = {}
     for digest, text in sorted(zip(keys, encoded, strict=True), key=lambda pair: -len(pair[1].ids)):
         buckets.setdefault(text.bucket, []).append((digest, text))
@@ -128,7 +149,7 @@ def _text_batches(backbone: Backbone, todo: dict[bytes, Input]) -> list[Batch]:
     return [Batch(tuple(digest for digest, _ in chunk), texts=tuple(text for _, text in chunk)) for chunk in chunks]
 
 
-def _image_batches(backbone: Backbone, todo: dict[bytes, Input]) -> list[Batch]:
+def _image_batches(backbone: Backbone, todo: dict[bytes, Any]) -> list[Batch]:
     images = sorted(((digest, item) for digest, item in todo.items() if not hasattr(item, "text")), key=lambda pair: pair[1].neighbour())
     if images and not backbone.has_images:
         raise UserError("the data has images, but the backbone has no image model", where="params.yaml: backbones", fix="give it an image_model")
@@ -159,13 +180,13 @@ def _run(job: Encoding, batches: Sequence[Batch], total: int) -> None:
 def _results(job: Encoding, batches: Sequence[Batch]) -> Iterator[tuple[Batch, dict[str, torch.Tensor]]]:
     """Loads and encodes batches in two pools; at most 2 * threads + 2 batches wait before or behind each."""
     window = job.threads + 1
-    with ThreadPoolExecutor(job.threads, initializer=_one_thread) as loaders, ThreadPoolExecutor(job.threads, initializer=_one_thread) as workers:
+    with ThreadPoolExecutor(job.threads, initializer=one_thread) as loaders, ThreadPoolExecutor(job.threads, initializer=one_thread) as workers:
         loaded = ordered_map(loaders, lambda batch: (batch, _load(job, batch)), batches, window)
         yield from ordered_map(workers, lambda pair: (pair[0], _forward(job, *pair)), loaded, window)
 
 
-def _one_thread() -> None:
-    """OpenMP counts threads per thread: each worker has to ask for one itself."""
+def one_thread() -> None:
+    """Makes the calling thread compute alone: OpenMP counts threads per thread: each worker has to ask for one itself."""
     torch.set_num_threads(1)
 
 

@@ -81,10 +81,16 @@ def _download(model: str, revision: str, more: Sequence[str], where: str) -> Pat
         raise UserError(f"cannot download {model!r} at {revision}: {str(error).splitlines()[0]}", where=where, fix=fix) from error
 
 
-def fingerprint(folders: Sequence[Path], *more: str) -> str:
-    """SHA-256 over the model files of `folders` (weights, configuration, tokenizer, preprocessing: names and bytes, not paths) and `more`."""
+def fingerprint(folders: Sequence[Path], *strings: str, more: Sequence[str] = ()) -> str:
+    """SHA-256 over the model files of `folders` (names and bytes, not paths) and further strings.
+
+    Args:
+        folders: of the models.
+        strings: the strings.
+        more: patterns of files beside weights, configuration, tokenizer and preprocessing.
+    """
     parts: list[str] = []
     for folder in folders:
-        files = sorted({file for pattern in WANTED for file in folder.glob(pattern) if file.is_file()})
+        files = sorted({file for pattern in (*WANTED, *more) for file in folder.glob(pattern) if file.is_file()})
         parts += ["folder", *(text for file in files for text in (file.name, sha256_file(file)))]
-    return sha256_bytes(*(part.encode() for part in (*parts, *more)))
+    return sha256_bytes(*(part.encode() for part in (*parts, *strings)))

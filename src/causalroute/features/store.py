@@ -1,8 +1,9 @@
 """Content-addressed shards of features: identical inputs are encoded once, by whichever run, data set or checkout comes first.
 
 Layout: `<root>/<backbone key>/<sha256 of the file>.safetensors`. A shard holds `keys` (n, 32) uint8 (digests of the inputs), `pooled` (n, D) float16
-and, where asked for, `tokens` (n, L, D) float16 with `lengths` (n,) int32. It is written whole or not at all, so a killed run resumes after its
-last shard; its name is its checksum, so that any damage shows and processes that write at once cannot harm each other.
+and, where asked for, `tokens` (n, L, D) float16 with `lengths` (n,) int32; of a multimodal LLM also `scores` (n, V, C) float32 and `replies` (n,) int8
+(`mllm.replies`). It is written whole or not at all, so a killed run resumes after its last shard; its name is its checksum, so that any damage shows
+and processes that write at once cannot harm each other.
 """
 
 from __future__ import annotations
@@ -85,10 +86,18 @@ class Store:
         Raises:
             KeyError: an input is not stored.
         """
+        return self.values(digests, "pooled")
+
+    def values(self, digests: Sequence[bytes], name: str) -> torch.Tensor:
+        """What is stored under `name` for each input, (n, ...).
+
+        Raises:
+            KeyError: an input is not stored.
+        """
         result: torch.Tensor | None = None
         for number, rows, places in self._by_shard(digests):
-            values = self._load(number, "pooled")
-            result = torch.empty(len(digests), values.shape[1], dtype=values.dtype) if result is None else result
+            values = self._load(number, name)
+            result = torch.empty(len(digests), *values.shape[1:], dtype=values.dtype) if result is None else result
             result[places] = values[rows]
         return torch.empty(0, 0, dtype=torch.float16) if result is None else result
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from causalroute import layout
-from causalroute.config import Backbone
+from causalroute.config import Backbone, Dataset
 from causalroute.stages._cli import run, section_of, stage_parser
 
 
@@ -22,11 +22,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = section_of(args.config, "backbone", Backbone)
 
     from causalroute.features.backbone import load_backbone
-    from causalroute.features.build import write_edited, write_factual
+    from causalroute.features.build import show_examples, write_edited, write_factual
     from causalroute.features.encode import Encoding
     from causalroute.features.store import Store
 
     backbone = load_backbone(settings, args.backbone)
+    if settings.mllm is not None and settings.mllm.shots:
+        show_examples(args.dataset, section_of(args.config, "dataset", Dataset).classes, backbone)
     store = Store(layout.feature_store(), backbone.key)
     job = Encoding(backbone, store, layout.raw(args.dataset), args.threads, settings.tokens and args.views == "factual")
     if args.views == "factual":
