@@ -14,7 +14,7 @@ from causalroute.config import Train
 from causalroute.methods.base import Posts, Shape
 from causalroute.training import loop
 from causalroute.training.data import TRAIN_VIEWS, Files, load_posts
-from causalroute.training.job import build
+from causalroute.training.job import build, shape_of
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def posts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Posts]:
 
 
 def shape(posts: Posts) -> Shape:
-    return Shape(posts.views["t"].shape[1], posts.views["v"].shape[1], posts.classes, 32, 0.1)
+    return shape_of(posts, Train(hidden=32, dropout=0.1))
 
 
 def trained(name: str, posts: Posts, settings: dict[str, Any] | None = None, epochs: int = 4, seed: int = 0) -> tuple[methods.base.Method, list[dict]]:

@@ -126,7 +126,7 @@ def test_contrastive_loss(seed: int, items: int) -> None:
 class Recorder(nn.Module):
     """A network that writes down what it sees."""
 
-    def forward(self, t: Tensor, v: Tensor, generator: Any) -> Tensor:
+    def forward(self, t: Tensor, v: Tensor, generator: Any, k: Tensor | None) -> Tensor:
         self.seen = torch.cat([t, v], 1)
         return t[:, :3]
 

@@ -122,6 +122,7 @@ def test_every_metric_says_which_way_is_better() -> None:
     assert {name for name, metric in registry(positive=1).items() if not metric.higher_is_better} == {
         *(f"{name}{end}" for name in ("ece", "brier", "nll") for end in ("", "_calibrated")),
         "context_excess",
+        "unparsed",
     }
 
 

@@ -24,6 +24,7 @@ SPLITS = ("valid", "id", "ood", "neutral", "clean")
 TESTS = SPLITS[1:]
 """Test splits, in the order of tables; clean: posts without the injected cues."""
 EFFECTS = ("te", "nde_t", "nde_v", "nde_tv")
+TIP = 1e-6
 GATES = ("keep", "T", "V", "TV")
 
 
@@ -91,8 +92,21 @@ def _answers(frame: pl.DataFrame, seeds: int, dataset: Dataset, where: str) -> A
     given = {
         name.removeprefix("group:"): first[name].fill_null("").cast(pl.String).to_numpy().astype(np.str_) for name in first.columns if name.startswith("group:")
     }
-    items = Items(labels=labels, p=p, views=_views(frame, ids, seeds, len(dataset.classes), where), groups=given, positive=positive)
+    unparsed = factual["unparsed"].to_numpy().reshape(seeds, len(ids)) if "unparsed" in factual.columns else None
+    p = p if unparsed is None else charged(p, labels, unparsed)
+    items = Items(labels=labels, p=p, unparsed=unparsed, views=_views(frame, ids, seeds, len(dataset.classes), where), groups=given, positive=positive)
     return Answers(ids, items, _effects(factual, items), _weights(factual, seeds, len(ids)))
+
+
+def charged(p: Array, labels: NDArray[np.int64], unparsed: NDArray[np.bool_]) -> Array:
+    """Probabilities (S, N, C) of answers that count as wrong where they name no class.
+
+    Such an answer is uniform, and a tie would go to the first class, right or not. So a millionth of p is taken from the label: every metric that looks at the
+    likeliest class sees a wrong answer, and those of probabilities see a uniform one.
+    """
+    classes = p.shape[-1]
+    at_label = np.eye(classes)[labels]  # (N, C)
+    return np.where(unparsed[..., None], 1 / classes - TIP * at_label + TIP / (classes - 1) * (1 - at_label), p)
 
 
 def _labels(first: pl.DataFrame, dataset: Dataset, where: str) -> NDArray[np.int64]:

@@ -51,6 +51,8 @@ class Items:
     """the most frequent class of the train split"""
     positive: int | None = None
     """the class that positive-class metrics refer to"""
+    unparsed: NDArray[np.bool_] | None = None
+    """(S, N) replies of a model that name no class, counted as wrong; None for methods that do not reply"""
 
     @property
     def hits(self) -> Array:
@@ -183,15 +185,14 @@ def consistency_terms(view: str, items: Items) -> Array:
 
 
 def swapped_terms(view: str, items: Items) -> Array:
-    """(S, N, 2) 1 where the answer to a counterfactual post, whose label is the original's, is right."""
+    """(S, N, 2) 1 where the answer to a counterfactual post, or to its core, is right: the label is the original's."""
     other = items.views[view]
     return _masked(np.nan_to_num(other).argmax(-1) == items.labels, np.isfinite(other).all(-1))
 
 
-def core_terms(items: Items) -> Array:
-    """(S, N, 2) 1 where the answer to the core alone is right."""
-    core = items.views["core"]
-    return _masked(np.nan_to_num(core).argmax(-1) == items.labels, np.isfinite(core).all(-1))
+def unparsed_terms(items: Items) -> Array:
+    """(S, N, 2) 1 where a reply names no class."""
+    return _with_count(np.asarray(items.unparsed, dtype=np.float64)[..., None])
 
 
 def context_terms(items: Items) -> Array:
@@ -271,12 +272,12 @@ def registry(positive: int | None = None) -> dict[str, Metric]:
     causal += [Metric(f"held_out_consistency_{key}", True, partial(consistency_terms, view), mean, proportion=True) for key, view in HELD.items()]
     causal += [Metric(f"held_out_accuracy_{key}", True, partial(swapped_terms, view), mean, proportion=True) for key, view in HELD.items()]
     causal += [
-        Metric("core_accuracy", True, core_terms, mean, proportion=True),
+        Metric("core_accuracy", True, partial(swapped_terms, "core"), mean, proportion=True),
         Metric("context_excess", False, context_terms, mean, (-1.0, 1.0)),
         Metric("pair_accuracy", True, pair_terms, mean, proportion=True),
         Metric("flip_rate", True, flip_terms, mean, proportion=True),
     ]
-    every = [*_answers(positive), *_calibration(False), *_calibration(True), *causal]
+    every = [*_answers(positive), Metric("unparsed", False, unparsed_terms, mean, proportion=True), *_calibration(False), *_calibration(True), *causal]
     return {metric.name: metric for metric in every}
 
 
@@ -292,5 +293,8 @@ def applicable(metrics: Mapping[str, Metric], items: Items) -> list[Metric]:
     return [
         metric
         for name, metric in metrics.items()
-        if name not in pairs and (name not in needs or needs[name] in items.views) and (not name.endswith("_calibrated") or items.calibrated is not None)
+        if name not in pairs
+        and (name != "unparsed" or items.unparsed is not None)
+        and (name not in needs or needs[name] in items.views)
+        and (not name.endswith("_calibrated") or items.calibrated is not None)
     ]

@@ -2,7 +2,7 @@
 
 Views: factual (t, v); swap_t (t_swap, v); swap_v (t, v_swap); swap_tv (both), each with the first donor; held_* likewise with the swaps of the editor
 that is held out of training; context (t_s, v_s); core (t_c, v_c).
-A method that reads words instead of features has the factual view alone.
+A method that reads words instead of features, or replies, has the factual view alone; one of replies has a column `unparsed`.
 The effects and gates of a method with mediation are those of the post itself in every view, unless they read
 whole sides (form B, routers learned, ce and random).
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from causalroute.errors import UserError
 from causalroute.io import read_tensors
-from causalroute.methods.base import Answer, Method, Posts, Shape
+from causalroute.methods.base import Answer, Method, Posts, Reader, Shape
 from causalroute.training.data import SOURCE, Standard
 from causalroute.training.job import build
 
@@ -56,9 +56,9 @@ class Weights:
         """What features were standardised with."""
         return Standard(**self._under("standard/"))
 
-    def restore(self, seed: int) -> Method:
-        """The trained method of one seed."""
-        method = build(self.method, self.settings, self.shape, seed)
+    def restore(self, seed: int, reader: Reader | None = None) -> Method:
+        """The trained method of one seed; `reader` for one that reads raw posts."""
+        method = build(self.method, self.settings, self.shape, seed, reader)
         method.restore(self._under(f"seed{seed}/"), self._extra[str(seed)])
         return method.eval()
 
@@ -91,8 +91,8 @@ def predict(weights: Weights, posts: Posts, labels: pl.DataFrame) -> pl.DataFram
     base = pl.DataFrame({"id": posts.ids, "split": posts.splits})
     parts = []
     for seed in weights.seeds:
-        method = weights.restore(seed)
-        for view in views[:1] if method.reads_texts else views:
+        method = weights.restore(seed, posts.reader)
+        for view in views[:1] if method.factual_only else views:
             answer = _answer(method, posts, *VIEWS[view])
             head = base.select("id", pl.lit(seed, pl.Int32).alias("seed"), "split", pl.lit(view).alias("view"))
             parts.append(pl.concat([head, groups.select("label"), _columns(answer, len(base)), groups.drop("label")], how="horizontal"))
@@ -103,7 +103,7 @@ def predict(weights: Weights, posts: Posts, labels: pl.DataFrame) -> pl.DataFram
 def _answer(method: Method, posts: Posts, text: str, image: str) -> Answer:
     parts = [method.answer(posts.inputs(rows, text, image)) for rows in torch.arange(len(posts.ids)).split(ROWS)]
     joined: dict[str, Any] = {}
-    for name in FIELDS:
+    for name in (*FIELDS, "unparsed"):
         values = [getattr(part, name) for part in parts]
         joined[name] = None if values[0] is None else torch.cat(values)
     return Answer(**joined)
@@ -115,4 +115,6 @@ def _columns(answer: Answer, rows: int) -> pl.DataFrame:
         value = getattr(answer, name)
         kind = pl.List(pl.Float32)
         columns[name] = pl.Series(name, [None] * rows, dtype=kind) if value is None else pl.Series(name, value.float().numpy()).cast(kind)
+    if answer.unparsed is not None:
+        columns["unparsed"] = pl.Series("unparsed", answer.unparsed.numpy())
     return pl.DataFrame(columns)

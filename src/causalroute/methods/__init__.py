@@ -8,16 +8,19 @@ from __future__ import annotations
 import importlib
 import itertools
 import pkgutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from causalroute.config import parse, suggest
 from causalroute.errors import UserError
 from causalroute.io import canonical_json
 from causalroute.variants import module_of
 
-HELPERS = ("base", "branches", "clue", "grouping", "logistic", "swapping")
+if TYPE_CHECKING:
+    from causalroute.methods.base import Origin, Posts
+
+HELPERS = ("base", "branches", "clue", "grouping", "logistic", "mediated", "swapping")
 CANDIDATES = 4
 """Most settings that a search may try for one method: one budget for all."""
 
@@ -47,6 +50,16 @@ def editor_of(name: str, dataset_editor: str) -> str | None:
     """The editor whose counterfactuals a method trains on; None when it needs none."""
     wanted = load(name).EDITOR
     return dataset_editor if wanted == "dataset" else wanted
+
+
+def reads_posts(name: str) -> bool:
+    """Whether a method reads raw posts besides their features: its module says `READS_POSTS = True` and has a function `open_posts`."""
+    return bool(getattr(load(name), "READS_POSTS", False))
+
+
+def with_reader(name: str, posts: Posts, origin: Origin) -> Posts:
+    """The posts as a method wants them: with what reads them raw, where its module `READS_POSTS`."""
+    return replace(posts, reader=load(name).open_posts(posts.ids, origin)) if reads_posts(name) else posts
 
 
 def settings_of(name: str, values: dict[str, Any]) -> Any:

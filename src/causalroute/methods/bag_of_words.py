@@ -38,7 +38,7 @@ class Method(base.Method):
     """See the module."""
 
     gradient = False
-    reads_texts = True
+    factual_only = True
     weight: Tensor
     bias: Tensor
     idf: Tensor

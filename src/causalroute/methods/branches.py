@@ -53,12 +53,12 @@ class Biased(base.Method):
 
     def __init__(self, settings: Settings, shape: Shape, generator: Generator) -> None:
         super().__init__(settings, shape, generator)
-        self.network = Predictor(shape.text_dim, shape.image_dim, shape.classes, shape.hidden, shape.dropout, generator)
+        self.network = Predictor(shape.text_dim, shape.image_dim, shape.classes, shape.hidden, shape.dropout, generator, shape.joint_dim)
         self.bias = nn.ModuleDict({side: branch(side, shape, generator) for side in SIDES[settings.bias]})
 
     def scores(self, inputs: Inputs, generator: Generator | None = None) -> Tensor:
         """Scores of the joint network."""
-        return self.network(inputs.t, inputs.v, generator)
+        return self.network(inputs.t, inputs.v, generator, inputs.k)
 
     def biased(self, inputs: Inputs, generator: Generator) -> Tensor:
         """Scores of the branches: (S, B, C)."""

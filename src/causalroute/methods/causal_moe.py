@@ -25,13 +25,13 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from causalroute.config import section
-from causalroute.methods import base
-from causalroute.methods.base import Answer, Check, Inputs, Posts, Shape
+from causalroute.methods.base import Answer, Inputs, Posts, Shape
+from causalroute.methods.mediated import Mediated
 from causalroute.methods.swapping import own_and_swapped
-from causalroute.model import consistency, gates
+from causalroute.model import gates
 from causalroute.model.effects import effect, strength, to_scores
-from causalroute.model.evidence import Evidence, Fit, Found, Views
-from causalroute.model.experts import CollapseAlarm, Experts, dense_weights
+from causalroute.model.evidence import Found
+from causalroute.model.experts import CollapseAlarm, Experts
 from causalroute.model.layers import Encoder, linear
 from causalroute.model.losses import cross_entropy, ramp, swap_weights, weighted_mean
 from causalroute.model.optimizer import AdamW
@@ -109,34 +109,23 @@ class Settings:
             raise ValueError(f"top_k = {self.top_k} exceeds the {4 * self.per_kind} experts (4 kinds, per_kind = {self.per_kind})")
 
 
-class Method(base.Method):
+class Method(Mediated):
     """See the module."""
-
-    sides = ("text", "image")
 
     def __init__(self, settings: Settings, shape: Shape, generator: Generator) -> None:
         super().__init__(settings, shape, generator)
-        self.encoder = Encoder(shape.text_dim, shape.image_dim, shape.hidden, shape.dropout, generator)
+        self.encoder = Encoder(shape.text_dim, shape.image_dim, shape.hidden, shape.dropout, generator, shape.joint_dim)
         self.experts = Experts(shape.hidden, settings.rank, 4 * settings.per_kind, shape.classes, generator)
         self.within = linear(shape.hidden, 4 * settings.per_kind, generator) if settings.per_kind > 1 else None
         start = torch.full((2,), math.log(math.e - 1))  # softplus = 1
         self.amount = nn.Parameter(start) if settings.amount == "learned" else nn.Buffer(start)
-        fit = Fit(settings.folds, settings.context_hidden, settings.context_steps, settings.clip, settings.ipw_clip, settings.form, shape.hidden)
-        self.evidence = Evidence(shape.text_dim, shape.image_dim, shape.classes, fit, settings.router == "mediated", generator)
-        self.gate = gates.Gate(settings.router, (shape.text_dim, shape.image_dim, shape.classes), settings.threshold, settings.temperature, generator)
-        kinds = torch.arange(4).repeat_interleave(settings.per_kind)
-        self.kinds = nn.Buffer(kinds, persistent=False)  # (E,)
-        self.treats = nn.Buffer(torch.tensor([gates.TREATS_TEXT, gates.TREATS_IMAGE])[:, kinds], persistent=False)  # (2, E)
+        self.mediate(settings.form, generator)
         self.bias = nn.Buffer(torch.zeros(4 * settings.per_kind)) if settings.balancing == "bias" else None
-        self.found: Found | None = None
         self.alarm = CollapseAlarm()
 
     def prepare(self, posts: Posts, generator: Generator) -> None:
-        """Fits the heads; the evidence on train posts comes from heads that have not seen them. A learned router starts as the rule."""
-        views = {name: posts.views[name] for name in ("t", "v", "t_s", "v_s")}
-        swaps = {name: posts.views[name][:, 0] for name in ("t_swap", "v_swap")}
-        seen = Views(**views, **swaps, y=posts.labels, text_ok=posts.text_ok, image_ok=posts.image_ok)
-        self.found = self._looked_at(self.evidence.learn(seen, posts.train, generator))
+        """Fits the heads. A learned router starts as the rule."""
+        super().prepare(posts, generator)
         if self.settings.router == "learned":
             self._start_router(posts, generator)
 
@@ -152,28 +141,9 @@ class Method(base.Method):
         train = posts.train
         for _ in range(self.settings.pretrain):
             rows = train[torch.randint(len(train), (256,), generator=generator)]
-            found = self._known(rows)
-            logits = self.gate.logits(posts.views["t"][rows], posts.views["v"][rows], found, self.evidence.log_prior)
+            found, inputs = self._known(rows), posts.inputs(rows)
+            logits = self.gate.logits(inputs.t, inputs.v, found, self.evidence.log_prior, inputs.k)
             optimizer.step(functional.cross_entropy(logits, self.gate.rule(found)), lr=0.01)
-
-    def _known(self, rows: Tensor) -> Found:
-        assert self.found is not None, "prepare comes first"
-        return self.found.rows(rows)
-
-    def log_gates(self, t: Tensor, v: Tensor, found: Found, sources: list[str] | None) -> Tensor:
-        """Log-gates (B, 4)."""
-        result: Tensor = self.gate(t, v, found, self.evidence.log_prior, sources)
-        return result
-
-    def routing(self, log_gates: Tensor, h: Tensor) -> tuple[Routing, Tensor]:
-        """Spreads the gate of a kind over its experts and routes: log-gates (B, 4), trunk (..., B, H) -> routing, weights of all experts (..., B, E)."""
-        logits = log_gates
-        if self.within is not None:
-            logits = log_gates[:, self.kinds] + self.within(h).unflatten(-1, (4, -1)).log_softmax(-1).flatten(-2)
-        flat = logits.flatten(0, -2)
-        found = route(flat, self.settings.top_k or 1, renormalize=True, selection_bias=self.bias)
-        weights = dense_weights(found) if self.settings.top_k else flat.softmax(-1)
-        return found, weights.view_as(logits)
 
     def mixture(self, h: Tensor, log_gates: Tensor) -> tuple[Tensor, Tensor, Routing]:
         """Scores of the mixture (..., B, C) and of the experts (..., B, E, C)."""
@@ -190,12 +160,13 @@ class Method(base.Method):
     def loss(self, posts: Posts, rows: Tensor, progress: float, generator: Generator) -> dict[str, Tensor]:
         """The terms of the module's L."""
         y, found, set_ = posts.labels[rows], self._known(rows), self.settings
-        t, v = own_and_swapped(posts, rows, generator)
-        log_gates = self.log_gates(t[0], v[0], found, posts.sources_of(rows))
+        t, v, k = own_and_swapped(posts, rows, generator)
+        own_k = None if k is None else k[0, 0]
+        log_gates = self.log_gates(t[0], v[0], found, posts.sources_of(rows), own_k)
         g = log_gates.exp()
         text, image = posts.text_ok[rows].float(), posts.image_ok[rows].float()
         strength_now = ramp(progress, set_.ramp_start, set_.ramp_end) * set_.swaps
-        s, z, routing = self.mixture(self.encoder.grid(t, v, generator), log_gates.detach() if set_.router == "learned" else log_gates)
+        s, z, routing = self.mixture(self.encoder.grid(t, v, generator, k), log_gates.detach() if set_.router == "learned" else log_gates)
         q_t, q_v, q_tv = (q.detach() for q in gates.switches(g))
         ce = cross_entropy(s, y)  # (2, 2, B)
         importance = self._importance(y, (1 - q_t) * text, (1 - q_v) * image, found)
@@ -206,9 +177,9 @@ class Method(base.Method):
         parts["te"] = cross_entropy(self.total(s[0, 0], g.detach(), found), y).mean()
         loss = parts["s"] + set_.own * parts.get("own", 0.0) + set_.te * parts["te"]
         if self.within is not None:
-            loss = loss + self._balanced(routing) + set_.z * self._within_z(t, v)
+            loss = loss + self._balanced(routing) + set_.z * self._within_z(t, v, k)
         if set_.router == "learned" and progress >= set_.router_start:
-            parts["router"] = self._router_loss(self.gate.logits(t[0], v[0], found, self.evidence.log_prior), z[0, 0].detach(), y, found)
+            parts["router"] = self._router_loss(self.gate.logits(t[0], v[0], found, self.evidence.log_prior, own_k), z[0, 0].detach(), y, found)
             loss = loss + parts["router"]
         return {"loss": loss, **parts}
 
@@ -231,13 +202,6 @@ class Method(base.Method):
             mend = "raise `balance`" if self.bias is None else "use fewer experts or `balancing: loss`"
             log.warning("experts collapsed: for two epochs next to none of their kind's posts reach %s; %s", names, mend)
 
-    def _importance(self, y: Tensor, left_t: Tensor, left_v: Tensor, found: Found) -> Tensor:
-        """u of the module docstring, (B,), from how far each side is left untreated though its context is known (B,)."""
-        if not self.settings.reweight:
-            return torch.ones_like(left_t)
-        left = left_t[:, None] * to_scores(found.nde_t) + left_v[:, None] * to_scores(found.nde_v)
-        return consistency.inverse_probability(self.evidence.log_prior, left, y, self.settings.ipw_clip)
-
     def _own(self, z: Tensor, y: Tensor, text: Tensor, image: Tensor, strength_now: float) -> Tensor:
         """Every expert on x and on all swaps of the sides it treats: z (2, 2, B, E, C)."""
         ce = cross_entropy(z.movedim(-2, 0), y)  # (E, 2, 2, B)
@@ -246,10 +210,10 @@ class Method(base.Method):
         weight = torch.stack(weights, 1).view_as(ce)
         return ((ce * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))).mean()
 
-    def _within_z(self, t: Tensor, v: Tensor) -> Tensor:
+    def _within_z(self, t: Tensor, v: Tensor, k: Tensor | None) -> Tensor:
         """z-loss of the choice among experts of a kind."""
         assert self.within is not None, "one expert of a kind needs no choice"
-        z: Tensor = self.within(self.encoder.grid(t, v)).unflatten(-1, (4, -1)).logsumexp(-1)
+        z: Tensor = self.within(self.encoder.grid(t, v, k=k)).unflatten(-1, (4, -1)).logsumexp(-1)
         return z.square().mean()
 
     def _router_loss(self, logits: Tensor, z: Tensor, y: Tensor, found: Found) -> Tensor:
@@ -263,17 +227,11 @@ class Method(base.Method):
         load = route(logits, 1)
         return (logits.softmax(-1) * cost).sum(1).mean() + self.settings.balance * load_balance(load) + self.settings.z * z_loss(load)
 
-    def evidence_on(self, inputs: Inputs) -> Found:
-        """Evidence on posts outside the train split."""
-        if inputs.t_s is None or inputs.v_s is None:
-            raise ValueError("the mixture needs the context views t_s and v_s")
-        return self._looked_at(self.evidence(inputs.t, inputs.v, inputs.t_s, inputs.v_s))
-
     def answer(self, inputs: Inputs) -> Answer:
         """S, and beside it TE, effects, gates and weights."""
         found = self.evidence_on(inputs)
-        log_gates = self.log_gates(inputs.t, inputs.v, found, inputs.sources)
-        h = self.encoder(inputs.t, inputs.v)
+        log_gates = self.log_gates(inputs.t, inputs.v, found, inputs.sources, inputs.k)
+        h = self.encoder(inputs.t, inputs.v, k=inputs.k)
         routing, weights = self.routing(log_gates, h)
         s = self.experts.sparse(h, routing) if self.settings.top_k else (weights[..., None] * self.experts(h)).sum(-2)
         te = effect(self.total(s, log_gates.exp(), found), self.evidence.log_prior)
@@ -285,12 +243,3 @@ class Method(base.Method):
     def scores(self, inputs: Inputs, generator: Generator | None = None) -> Tensor:
         """S."""
         return self.answer(inputs).p.clamp_min(1e-30).log()
-
-    def checks(self, posts: Posts) -> list[Check]:
-        """A swap counts as far as the gate accepts it: where a side is not treated, its context belongs to the core."""
-        found = super().checks(posts)
-        factual = found[0].inputs
-        q_t, q_v, q_tv = gates.switches(self.gate.accepted(self.evidence_on(factual), factual.sources))
-        weight = {"factual": torch.ones_like(q_t), "text": q_t, "image": q_v, "both": q_tv}
-        gated = [replace(check, weights=check.weights * weight[check.name]) for check in found]
-        return [check for check in gated if check.name == "factual" or check.weights.sum() > 0]

@@ -44,14 +44,14 @@ class Method(base.Method):
 
     def __init__(self, settings: Settings, shape: Shape, generator: Generator) -> None:
         super().__init__(settings, shape, generator)
-        self.joint = Predictor(shape.text_dim, shape.image_dim, shape.classes, shape.hidden, shape.dropout, generator)
+        self.joint = Predictor(shape.text_dim, shape.image_dim, shape.classes, shape.hidden, shape.dropout, generator, shape.joint_dim)
         self.text = branch("text", shape, generator)
         self.image = None if settings.fusion == "rubi" and settings.subtract == "text" else branch("image", shape, generator)
         self.constant = torch.nn.Parameter(torch.zeros(()))
 
     def branches(self, inputs: Inputs, generator: Generator | None) -> tuple[Tensor, ...]:
         """z_k, z_t and, where there is that branch, z_v, each (B, C)."""
-        found = (self.joint(inputs.t, inputs.v, generator), self.text(inputs.t, generator))
+        found = (self.joint(inputs.t, inputs.v, generator, inputs.k), self.text(inputs.t, generator))
         return found if self.image is None else (*found, self.image(inputs.v, generator))
 
     def direct(self, *single: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ class Clue(base.Method):
 
     def __init__(self, settings: Settings, shape: Shape, generator: Generator) -> None:
         super().__init__(settings, shape, generator)
-        self.joint = Predictor(shape.text_dim, shape.image_dim, shape.classes, shape.hidden, shape.dropout, generator)
+        self.joint = Predictor(shape.text_dim, shape.image_dim, shape.classes, shape.hidden, shape.dropout, generator, shape.joint_dim)
         self.single = branch(self.side, shape, generator)
         self.constant = torch.nn.Parameter(torch.zeros(()))
         self.alpha = torch.nn.Buffer(torch.zeros(()))
@@ -55,7 +55,7 @@ class Clue(base.Method):
     def outputs(self, inputs: Inputs, generator: Generator | None) -> tuple[Tensor, Tensor]:
         """o1, z_m: (B, C) each."""
         z = self.single(seen(inputs, self.side), generator)
-        return fuse(self.settings.fusion, self.joint(inputs.t, inputs.v, generator), z), z
+        return fuse(self.settings.fusion, self.joint(inputs.t, inputs.v, generator, inputs.k), z), z
 
     def direct(self, z: Tensor) -> Tensor:
         """o2: what the side makes of it alone, (B, C)."""

@@ -31,10 +31,10 @@ class Method(erm.Method):
 
     def loss(self, posts: Posts, rows: Tensor, progress: float, generator: Generator) -> dict[str, Tensor]:
         """Cross-entropy of one view of each post."""
-        t, v = own_and_swapped(posts, rows, generator)
-        text, image = posts.text_ok[rows].float(), posts.image_ok[rows].float()
-        allowed = swap_weights(text, image, text * image, 1.0).flatten(0, 1).T  # (B, 4): x, x_V, x_T, x_TV
+        t, v, k = own_and_swapped(posts, rows, generator)
+        text_ok, image_ok = posts.text_ok[rows].float(), posts.image_ok[rows].float()
+        allowed = swap_weights(text_ok, image_ok, text_ok * image_ok, 1.0).flatten(0, 1).T  # (B, 4): x, x_V, x_T, x_TV
         view = torch.multinomial(allowed, 1, generator=generator)[:, 0]
-        items = torch.arange(len(rows))
-        scores = self.network(t[view // 2, items], v[view % 2, items], generator)
+        items, text, image = torch.arange(len(rows)), view // 2, view % 2
+        scores = self.network(t[text, items], v[image, items], generator, None if k is None else k[text, image, items])
         return {"loss": cross_entropy(scores, posts.labels[rows]).mean()}

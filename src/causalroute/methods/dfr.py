@@ -52,12 +52,17 @@ class Method(erm.Method):
         """Judges every post by probes that have not seen it."""
         self.groups = grouping.judged(posts, folds=self.settings.folds, hidden=self.settings.probe_hidden, generator=generator, valid=True)
 
+    def hidden(self, inputs: Inputs) -> Tensor:
+        """What the last layer sees: (B, H)."""
+        h: Tensor = self.network.encoder(inputs.t, inputs.v, k=inputs.k)
+        return h
+
     def settle(self, posts: Posts) -> None:
         """Fits the last layer on the validation posts."""
         from sklearn.linear_model import LogisticRegression
 
-        train, held = posts.train, posts.valid
-        seen, x = (self.network.encoder(posts.views["t"][rows], posts.views["v"][rows]) for rows in (train, held))
+        held = posts.valid
+        seen, x = (self.hidden(posts.inputs(rows)) for rows in (posts.train, held))
         mean, std = seen.mean(0), seen.std(0, correction=0).clamp_min(1e-6)
         weights = balance(self.groups[held])
         fit = LogisticRegression(C=self.settings.c, max_iter=1000)
@@ -70,4 +75,4 @@ class Method(erm.Method):
         """Scores of the new last layer; in training those of the network's own."""
         if generator is not None:
             return super().scores(inputs, generator)
-        return self.last(self.network.encoder(inputs.t, inputs.v))
+        return self.last(self.hidden(inputs))

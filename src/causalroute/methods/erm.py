@@ -22,8 +22,8 @@ class Method(base.Method):
 
     def __init__(self, settings: Settings, shape: Shape, generator: Generator) -> None:
         super().__init__(settings, shape, generator)
-        self.network = Predictor(shape.text_dim, shape.image_dim, shape.classes, shape.hidden, shape.dropout, generator)
+        self.network = Predictor(shape.text_dim, shape.image_dim, shape.classes, shape.hidden, shape.dropout, generator, shape.joint_dim)
 
     def scores(self, inputs: Inputs, generator: Generator | None = None) -> Tensor:
         """Scores of the network."""
-        return self.network(inputs.t, inputs.v, generator)
+        return self.network(inputs.t, inputs.v, generator, inputs.k)

@@ -45,14 +45,15 @@ class Method(erm.Method):
     def prepare(self, posts: Posts, generator: Generator) -> None:
         """Trains the early ERM and weighs the train posts by its errors."""
         shape, train = self.shape, posts.train
-        early = Predictor(shape.text_dim, shape.image_dim, shape.classes, shape.hidden, shape.dropout, generator)
+        early = Predictor(shape.text_dim, shape.image_dim, shape.classes, shape.hidden, shape.dropout, generator, shape.joint_dim)
         optimizer = AdamW(early.parameters(), weight_decay=0.0)
         for _ in range(self.settings.steps):
             rows = train[torch.randint(len(train), (ROWS,), generator=generator)]
             inputs = posts.inputs(rows)
-            optimizer.step(cross_entropy(early(inputs.t, inputs.v, generator), posts.labels[rows]).mean(), LR)
+            optimizer.step(cross_entropy(early(inputs.t, inputs.v, generator, inputs.k), posts.labels[rows]).mean(), LR)
+        inputs = posts.inputs(train)
         with torch.no_grad():
-            wrong = early(posts.views["t"][train], posts.views["v"][train]).argmax(1) != posts.labels[train]
+            wrong = early(inputs.t, inputs.v, k=inputs.k).argmax(1) != posts.labels[train]
         weight = torch.where(wrong, self.settings.up, 1.0)
         self.item_weights = torch.zeros(len(posts.labels)).index_copy(0, train, weight / weight.mean())
 

@@ -42,7 +42,7 @@ class Method(erm.Method):
     def __init__(self, settings: Settings, shape: Shape, generator: Generator) -> None:
         super().__init__(erm.Settings(), shape, generator)
         self.settings = settings
-        self.biased = Predictor(shape.text_dim, shape.image_dim, shape.classes, shape.hidden, shape.dropout, generator)
+        self.biased = Predictor(shape.text_dim, shape.image_dim, shape.classes, shape.hidden, shape.dropout, generator, shape.joint_dim)
         self.averages = torch.nn.Buffer(torch.zeros(2, 0))  # biased, debiased; (2, N)
         self.seen = torch.nn.Buffer(torch.zeros(0))
 
@@ -63,7 +63,7 @@ class Method(erm.Method):
     def loss(self, posts: Posts, rows: Tensor, progress: float, generator: Generator) -> dict[str, Tensor]:
         """The biased network's loss and the weighted one of the other."""
         inputs, y = posts.inputs(rows), posts.labels[rows]
-        scores = torch.stack([self.biased(inputs.t, inputs.v, generator), self.scores(inputs, generator)])
+        scores = torch.stack([self.biased(inputs.t, inputs.v, generator, inputs.k), self.scores(inputs, generator)])
         ce = cross_entropy(scores, y)
         with torch.no_grad():
             biased, debiased = self.difficulty(ce, rows, posts.labels)

@@ -47,13 +47,13 @@ class Method(base.Method):
 
     def __init__(self, settings: Settings, shape: Shape, generator: Generator) -> None:
         super().__init__(settings, shape, generator)
-        self.encoder = Encoder(shape.text_dim, shape.image_dim, shape.hidden, shape.dropout, generator)
+        self.encoder = Encoder(shape.text_dim, shape.image_dim, shape.hidden, shape.dropout, generator, shape.joint_dim)
         self.experts = Experts(shape.hidden, settings.rank, settings.experts, shape.classes, generator)
         self.router = linear(shape.hidden, settings.experts, generator)
 
     def mixture(self, inputs: Inputs, generator: Generator | None) -> tuple[Tensor, Routing]:
         """Scores (B, C) and what the router decided."""
-        h = self.encoder(inputs.t, inputs.v, generator)
+        h = self.encoder(inputs.t, inputs.v, generator, inputs.k)
         # One expert's weight made to sum to 1 would be the constant 1 and teach the router nothing (Switch keeps the probability).
         routing = route(self.router(h), self.settings.top_k, renormalize=self.settings.top_k > 1)
         return self.experts.sparse(h, routing), routing

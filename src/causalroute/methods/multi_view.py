@@ -30,12 +30,12 @@ class Method(base.Method):
 
     def __init__(self, settings: Settings, shape: Shape, generator: Generator) -> None:
         super().__init__(settings, shape, generator)
-        self.joint = Predictor(shape.text_dim, shape.image_dim, shape.classes, shape.hidden, shape.dropout, generator)
+        self.joint = Predictor(shape.text_dim, shape.image_dim, shape.classes, shape.hidden, shape.dropout, generator, shape.joint_dim)
         self.text, self.image = branch("text", shape, generator), branch("image", shape, generator)
 
     def views(self, inputs: Inputs, generator: Generator | None) -> Tensor:
         """z_k, z_t, z_v: (3, B, C)."""
-        return torch.stack([self.joint(inputs.t, inputs.v, generator), self.text(inputs.t, generator), self.image(inputs.v, generator)])
+        return torch.stack([self.joint(inputs.t, inputs.v, generator, inputs.k), self.text(inputs.t, generator), self.image(inputs.v, generator)])
 
     def loss(self, posts: Posts, rows: Tensor, progress: float, generator: Generator) -> dict[str, Tensor]:
         """Sum of the three cross-entropies."""

@@ -3,8 +3,8 @@
     S = z(t, v) - a z(t_s, v*) - b z(t*, v_s)
 
 z log-probabilities of the ERM network, t_s and v_s the contexts of the post, t* = v* = 0 the mean post after standardisation (an encoded empty text or image
-lies farther from all posts than these from each other, where z means little). a and b are the pair of the grid with the best validation accuracy, ties to the
-lower loss, then to the smaller. Validation looks like train, so that they may well be 0.
+lies farther from all posts than these from each other, where z means little), and so is the joint feature of a pair with an absent side. a and b are the pair
+of the grid with the best validation accuracy, ties to the lower loss, then to the smaller. Validation looks like train, so that they may well be 0.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ class Method(erm.Method):
         """z(t, v), z(t_s, v*), z(t*, v_s): (B, C) each."""
         if inputs.t_s is None or inputs.v_s is None:
             raise ValueError("the subtraction needs the context views t_s and v_s")
-        pairs = ((inputs.t, inputs.v), (inputs.t_s, torch.zeros_like(inputs.v_s)), (torch.zeros_like(inputs.t_s), inputs.v_s))
-        z, text, image = (self.network(t, v).log_softmax(-1) for t, v in pairs)
+        mean = None if inputs.k is None else torch.zeros_like(inputs.k)
+        views = ((inputs.t, inputs.v, inputs.k), (inputs.t_s, torch.zeros_like(inputs.v_s), mean), (torch.zeros_like(inputs.t_s), inputs.v_s, mean))
+        z, text, image = (self.network(t, v, k=k).log_softmax(-1) for t, v, k in views)
         return z, text, image
 
     def settle(self, posts: Posts) -> None:

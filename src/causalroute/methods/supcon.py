@@ -58,19 +58,19 @@ class Method(base.Method):
 
     def __init__(self, settings: Settings, shape: Shape, generator: Generator) -> None:
         super().__init__(settings, shape, generator)
-        self.network = Predictor(shape.text_dim, shape.image_dim, shape.classes, shape.hidden, shape.dropout, generator)
+        self.network = Predictor(shape.text_dim, shape.image_dim, shape.classes, shape.hidden, shape.dropout, generator, shape.joint_dim)
         self.projection = nn.Sequential(linear(shape.hidden, shape.hidden, generator), nn.GELU(), linear(shape.hidden, shape.hidden, generator))
 
     def scores(self, inputs: Inputs, generator: Generator | None = None) -> Tensor:
         """Scores of the network."""
-        return self.network(inputs.t, inputs.v, generator)
+        return self.network(inputs.t, inputs.v, generator, inputs.k)
 
     def loss(self, posts: Posts, rows: Tensor, progress: float, generator: Generator) -> dict[str, Tensor]:
         """Both terms over all accepted views."""
-        t, v = own_and_swapped(posts, rows, generator)
+        t, v, k = own_and_swapped(posts, rows, generator)
         text, image = posts.text_ok[rows].float(), posts.image_ok[rows].float()
         accepted = swap_weights(text, image, text * image, 1.0) > 0  # (2, 2, B)
-        h = self.network.encoder.grid(t, v, generator)[accepted]
+        h = self.network.encoder.grid(t, v, generator, k)[accepted]
         y = posts.labels[rows].expand(2, 2, -1)[accepted]
         features = functional.normalize(self.projection(h), dim=-1)
         parts = {"ce": cross_entropy(self.network.head(h), y).mean(), "contrast": contrastive(features, y, self.settings.temperature)}

@@ -7,6 +7,8 @@ x_T, x_V, x_TV: the post with the text, visual or both contexts of an item of an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Generator, Tensor
 
@@ -26,14 +28,24 @@ class Settings:
     """share of steps from which they count fully"""
 
 
-def own_and_swapped(posts: Posts, rows: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Stacks each side's own view and one random swap: (2, B, Dt), (2, B, Dv)."""
-    sides = []
+def own_and_swapped(posts: Posts, rows: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Stacks each side's own view and one random swap, and the joint features, where there are any, of all pairs of them.
+
+    Returns:
+        (2, B, Dt), (2, B, Dv), and (2, 2, B, Dk) or None: first axis the text own or swapped, second the image.
+    """
+    sides, picks = [], []
     for own, swapped in (("t", "t_swap"), ("v", "v_swap")):
         swaps = posts.views[swapped]
-        pick = torch.randint(swaps.shape[1], (len(rows),), generator=generator)
-        sides.append(torch.stack([posts.views[own][rows], swaps[rows, pick]]))
-    return sides[0], sides[1]
+        picks.append(torch.randint(swaps.shape[1], (len(rows),), generator=generator))
+        sides.append(torch.stack([posts.views[own][rows], swaps[rows, picks[-1]]]))
+    return sides[0], sides[1], _joint(posts.views, rows, *picks) if "k" in posts.views else None
+
+
+def _joint(views: Mapping[str, Tensor], rows: Tensor, text: Tensor, image: Tensor) -> Tensor:
+    """Of the swaps number `text` and `image`, both (B,): (2, 2, B, Dk)."""
+    pairs = [views["k"][rows], views["k_swap_v"][rows, image], views["k_swap_t"][rows, text], views["k_swap_tv"][rows, text, image]]
+    return torch.stack(pairs).unflatten(0, (2, 2))
 
 
 class SwapMethod(Method):
@@ -41,18 +53,18 @@ class SwapMethod(Method):
 
     def __init__(self, settings: Settings, shape: Shape, generator: Generator) -> None:
         super().__init__(settings, shape, generator)
-        self.network = Predictor(shape.text_dim, shape.image_dim, shape.classes, shape.hidden, shape.dropout, generator)
+        self.network = Predictor(shape.text_dim, shape.image_dim, shape.classes, shape.hidden, shape.dropout, generator, shape.joint_dim)
 
     def scores(self, inputs: Inputs, generator: Generator | None = None) -> Tensor:
         """Scores of the network."""
-        return self.network(inputs.t, inputs.v, generator)
+        return self.network(inputs.t, inputs.v, generator, inputs.k)
 
     def loss(self, posts: Posts, rows: Tensor, progress: float, generator: Generator) -> dict[str, Tensor]:
         """Weighted mean of the cross-entropies over the grid of views."""
-        t, v = own_and_swapped(posts, rows, generator)
+        t, v, k = own_and_swapped(posts, rows, generator)
         text = posts.text_ok[rows].float() * ("text" in self.sides)
         image = posts.image_ok[rows].float() * ("image" in self.sides)
         strength = ramp(progress, self.settings.ramp_start, self.settings.ramp_end)
         weights = swap_weights(text, image, text * image, strength)
-        ce = cross_entropy(self.network.grid(t, v, generator), posts.labels[rows])  # (2, 2, B)
+        ce = cross_entropy(self.network.grid(t, v, generator, k), posts.labels[rows])  # (2, 2, B)
         return {"loss": weighted_mean(ce, weights), "factual": ce[0, 0].mean()}

@@ -8,6 +8,8 @@
 f cannot live on direct effects, for they are given to it (a product of experts, Hinton 2002). Where a cue is a shortcut, another one leaves f as right as it
 was; where the cue belongs to the core, its swap turns f wrong, however much or little the cue says on its own.
 
+f sees the joint feature of the very pair it judges as well, where the backbone has one.
+
 Letters: N posts, F folds, C classes.
 """
 
@@ -24,6 +26,7 @@ from causalroute.model.optimizer import AdamW, cosine
 
 FOLDS, EPOCHS, STEPS, ROWS, LR, DECAY, DROPOUT = 4, 80, 800, 256, 2e-3, 1e-1, 0.1
 """Folds, passes over the posts but at most so many steps, posts per step, peak learning rate, weight decay and dropout of the reference model."""
+Joint = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 def inverse_probability(log_prior: Tensor, direct: Tensor, y: Tensor, clip: float) -> Tensor:
@@ -33,7 +36,7 @@ def inverse_probability(log_prior: Tensor, direct: Tensor, y: Tensor, clip: floa
 
 
 def reference_answers(
-    t: Tensor, v: Tensor, y: Tensor, direct: Tensor, swaps: tuple[Tensor, Tensor], hidden: int, generator: Generator
+    t: Tensor, v: Tensor, y: Tensor, direct: Tensor, swaps: tuple[Tensor, Tensor], hidden: int, generator: Generator, joint: Joint = (None, None, None)
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Whether f is right about each post, about its text swap and about its visual swap: (N,) bool each, by the fold that has not seen the post.
 
@@ -45,26 +48,33 @@ def reference_answers(
         swaps: the two sides with another context, shaped as t and v.
         hidden: units of f.
         generator: folds, first weights and batches.
+        joint: (N, Dk) joint features of the posts, of their text swaps and of their visual swaps, where the backbone has any.
     """
+    pairs = ((t, v, joint[0]), (swaps[0], v, joint[1]), (t, swaps[1], joint[2]))
     fold = torch.randperm(len(y), generator=generator) % FOLDS
     right = torch.zeros(3, len(y), dtype=torch.bool)
     for held in range(FOLDS):
-        f = _reference(t, v, y, direct, torch.nonzero(fold != held)[:, 0], hidden, generator)
+        f = _reference(t, v, y, direct, torch.nonzero(fold != held)[:, 0], hidden, generator, joint[0])
         rows = torch.nonzero(fold == held)[:, 0]
         with torch.no_grad():
-            answers = (f(t[rows], v[rows]), f(swaps[0][rows], v[rows]), f(t[rows], swaps[1][rows]))
+            answers = [f(a[rows], b[rows], k=_some(k, rows)) for a, b, k in pairs]
         for kind, scores in enumerate(answers):
             right[kind, rows] = scores.argmax(1) == y[rows]
     return right[0], right[1], right[2]
 
 
-def _reference(t: Tensor, v: Tensor, y: Tensor, direct: Tensor, rows: Tensor, hidden: int, generator: Generator) -> Predictor:
-    f = Predictor(t.shape[1], v.shape[1], direct.shape[1], hidden, DROPOUT, generator)
+def _some(k: Tensor | None, rows: Tensor) -> Tensor | None:
+    return None if k is None else k[rows]
+
+
+def _reference(t: Tensor, v: Tensor, y: Tensor, direct: Tensor, rows: Tensor, hidden: int, generator: Generator, k: Tensor | None = None) -> Predictor:
+    f = Predictor(t.shape[1], v.shape[1], direct.shape[1], hidden, DROPOUT, generator, 0 if k is None else k.shape[1])
     optimizer = AdamW(f.parameters(), DECAY)
     steps = min(STEPS, -(-EPOCHS * len(rows) // ROWS))
     for step in range(steps):
         batch = rows[torch.randint(len(rows), (ROWS,), generator=generator)]
-        optimizer.step(functional.cross_entropy(f(t[batch], v[batch], generator) + direct[batch], y[batch]), cosine(LR, step / steps))
+        scores = f(t[batch], v[batch], generator, _some(k, batch))
+        optimizer.step(functional.cross_entropy(scores + direct[batch], y[batch]), cosine(LR, step / steps))
     return f
 
 

@@ -53,6 +53,8 @@ class Views:
     y: Tensor
     text_ok: Tensor
     image_ok: Tensor
+    joint: consistency.Joint = (None, None, None)
+    """(N, Dk) joint features of t with v, of t_swap with v and of t with v_swap, where the backbone has any"""
 
 
 @dataclass(frozen=True)
@@ -109,15 +111,19 @@ class Evidence(nn.Module):
         return Found(found[0], found[1], found[2], kept[0], kept[1])
 
     def _learn_judges(self, views: Views, train: Tensor, nde_tv: Tensor, options: dict[str, Any]) -> list[Tensor]:
+        accepted = (views.text_ok[train], views.image_ok[train])
+        if max(int(ok.sum()) for ok in accepted) < FEWEST:
+            return [views.t.new_zeros(len(views.t))] * 2
         t, v, y = views.t[train], views.v[train], views.y[train]
         swaps = (views.t_swap[train], views.v_swap[train])
-        own, *swapped = consistency.reference_answers(t, v, y, self.log_prior + to_scores(nde_tv), swaps, self.fit.reference, options["generator"])
+        k, k_t, k_v = (joint if joint is None else joint[train] for joint in views.joint)
+        direct = self.log_prior + to_scores(nde_tv)
+        own, *swapped = consistency.reference_answers(t, v, y, direct, swaps, self.fit.reference, options["generator"], (k, k_t, k_v))
         # Under these weights a context says nothing by itself, so what f still owes to one counts as much for it as against it.
         w = consistency.inverse_probability(self.log_prior, to_scores(nde_tv), y, self.fit.ipw_clip)
         self.middle.fill_(consistency.midpoint((own * w).sum().item() / w.sum().item(), self.classes))
         x, kept = torch.cat([views.t_s, views.v_s], 1), []
-        for side, (judge, right, ok) in enumerate(zip(self._judges(), swapped, (views.text_ok, views.image_ok), strict=True)):
-            rows = ok[train]
+        for side, (judge, right, rows) in enumerate(zip(self._judges(), swapped, accepted, strict=True)):
             if rows.sum() < FEWEST:
                 kept.append(x.new_zeros(len(x)))
                 continue

@@ -8,6 +8,8 @@
 Controls: always (both sides of every post), constant (all four alike), random (an untrained router), oracle (the true source); learned and ce are trained by
 the method that owns the gate.
 
+A router reads the joint feature k of the pair as well, where the backbone has one.
+
 Letters: B batch, C classes.
 """
 
@@ -50,18 +52,23 @@ def switches(gates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 class Router(nn.Module):
     """Learned gate on the post and on its (gradient-free) direct effects."""
 
-    def __init__(self, text_dim: int, image_dim: int, classes: int, width: int, generator: Generator) -> None:
+    def __init__(self, text_dim: int, image_dim: int, classes: int, width: int, generator: Generator, joint_dim: int = 0) -> None:
         super().__init__()
         self.text = linear(text_dim, width, generator)
         self.image = linear(image_dim, width, generator)
-        self.inner = linear(4 * width + 2 * classes + 3, width, generator)
+        self.joint = linear(joint_dim, width, generator) if joint_dim > 0 else None
+        self.inner = linear((4 + (joint_dim > 0)) * width + 2 * classes + 3, width, generator)
         self.outer = linear(width, len(KINDS), generator)
 
-    def forward(self, t: Tensor, v: Tensor, nde_t: Tensor, nde_v: Tensor, evidence: Tensor) -> Tensor:
-        """t (B, Dt), v (B, Dv), effects (B, C) each, evidence (B, 3): both strengths and the entropy of p(y | t_s, v_s) -> logits (B, 4)."""
+    def forward(self, t: Tensor, v: Tensor, nde_t: Tensor, nde_v: Tensor, evidence: Tensor, k: Tensor | None = None) -> Tensor:
+        """t (B, Dt), v (B, Dv), effects (B, C) each, evidence (B, 3): both strengths and the entropy of p(y | t_s, v_s), k (B, Dk) -> logits (B, 4)."""
         a, b = torch.tanh(self.text(t)), torch.tanh(self.image(v))
-        joint = torch.cat([a, b, a * b, (a - b).abs(), nde_t, nde_v, evidence], 1)
-        return self.outer(functional.gelu(self.inner(joint)))
+        seen = [a, b, a * b, (a - b).abs(), nde_t, nde_v, evidence]
+        if self.joint is not None:
+            if k is None:
+                raise ValueError("this router reads joint features, and none were given (`k`)")
+            seen.append(torch.tanh(self.joint(k)))
+        return self.outer(functional.gelu(self.inner(torch.cat(seen, 1))))
 
 
 class Gate(nn.Module):
@@ -73,12 +80,13 @@ class Gate(nn.Module):
         threshold: of the rule, log-odds.
         temperature: of the rule, log-odds; 0 is hard.
         generator: first weights, where there are any.
+        joint_dim: Dk; 0 where the backbone has no joint features.
     """
 
-    def __init__(self, kind: str, shape: tuple[int, int, int], threshold: float, temperature: float, generator: Generator) -> None:
+    def __init__(self, kind: str, shape: tuple[int, int, int], threshold: float, temperature: float, generator: Generator, joint_dim: int = 0) -> None:
         super().__init__()
         self.kind, self.threshold, self.temperature = kind, threshold, temperature
-        self.router = Router(*shape, WIDTH, generator) if kind in ("learned", "ce", "random") else None
+        self.router = Router(*shape, WIDTH, generator, joint_dim) if kind in ("learned", "ce", "random") else None
 
     @property
     def learns(self) -> bool:
@@ -92,19 +100,19 @@ class Gate(nn.Module):
             sides = [side - (-keeps).clamp(min=0) for side, keeps in zip(sides, (found.keeps_t, found.keeps_v), strict=True)]
         return rule(sides[0], sides[1], self.threshold, self.temperature)
 
-    def logits(self, t: Tensor, v: Tensor, found: Found, log_prior: Tensor) -> Tensor:
+    def logits(self, t: Tensor, v: Tensor, found: Found, log_prior: Tensor, k: Tensor | None = None) -> Tensor:
         """Of the router (B, 4)."""
         assert self.router is not None, "a gate without weights has no logits"
         p = (log_prior + to_scores(found.nde_tv)).softmax(-1)
         entropy = -(p * p.clamp_min(1e-9).log()).sum(-1)
         evidence = torch.stack([strength(found.nde_t), strength(found.nde_v), entropy], 1)
-        return self.router(t, v, found.nde_t, found.nde_v, evidence)
+        return self.router(t, v, found.nde_t, found.nde_v, evidence, k)
 
-    def forward(self, t: Tensor, v: Tensor, found: Found, log_prior: Tensor, sources: Sequence[str] | None) -> Tensor:
+    def forward(self, t: Tensor, v: Tensor, found: Found, log_prior: Tensor, sources: Sequence[str] | None, k: Tensor | None = None) -> Tensor:
         """Log-gates (B, 4)."""
         if self.learns:
-            return self.logits(t, v, found, log_prior).log_softmax(-1)
-        return self._fixed(t, v, found, log_prior, sources).log()
+            return self.logits(t, v, found, log_prior, k).log_softmax(-1)
+        return self._fixed(t, v, found, log_prior, sources, k).log()
 
     def accepted(self, found: Found, sources: Sequence[str] | None) -> Tensor:
         """Gates (B, 4) by which selection accepts swaps: the rule's, unless this gate has a firm opinion of its own."""
@@ -112,10 +120,10 @@ class Gate(nn.Module):
             return self._fixed(found.nde_t, found.nde_v, found, found.nde_t, sources)
         return self.rule(found)
 
-    def _fixed(self, t: Tensor, v: Tensor, found: Found, log_prior: Tensor, sources: Sequence[str] | None) -> Tensor:
+    def _fixed(self, t: Tensor, v: Tensor, found: Found, log_prior: Tensor, sources: Sequence[str] | None, k: Tensor | None = None) -> Tensor:
         if self.kind == "random":
             with torch.no_grad():
-                chosen = self.logits(t, v, found, log_prior)
+                chosen = self.logits(t, v, found, log_prior, k)
             return functional.one_hot(chosen.argmax(-1), len(KINDS)).to(t.dtype)
         if self.kind == "constant":
             return t.new_full((len(t), len(KINDS)), 1 / len(KINDS))

@@ -1,7 +1,7 @@
 """Reads the manifest, the cached features and the accepted flags into tensors.
 
 Features are standardised with the mean and standard deviation of the factual train features of each side; the same numbers serve all views of the side
-and are stored with the weights.
+and are stored with the weights. Joint features (`causalroute.pairs`), where the backbone has any, are a third side, read wherever both views of a pair are.
 
 Letters: N items wanted, D width, K swaps per item.
 """
@@ -16,7 +16,6 @@ from typing import Any
 
 import polars as pl
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from causalroute import layout, methods
@@ -24,6 +23,8 @@ from causalroute.config import Dataset
 from causalroute.errors import UserError
 from causalroute.io import ids_digest, read_json
 from causalroute.methods.base import Posts
+from causalroute.pairs import EDITED_PAIRS, HELD_PAIRS, NAME_OF, NOTHING, score_name
+from causalroute.training.reading import FeatureFile
 
 log = logging.getLogger(__name__)
 CONTEXT, CORE, SWAPS = ("t_s", "v_s"), ("t_c", "v_c"), ("t_swap", "v_swap")
@@ -31,27 +32,33 @@ TRAIN_VIEWS = (*CONTEXT, *SWAPS)
 ALL_VIEWS = (*CONTEXT, *CORE, *SWAPS)
 HELD = {"t_held_swap": "t_swap", "v_held_swap": "v_swap"}
 """Name of a held-out editor's swaps here -> in its own file."""
+HELD_JOINT = {name: NAME_OF[HELD.get(text, text), HELD.get(image, image)] for name, (text, image) in HELD_PAIRS.items()}
+"""The same of their joint features."""
+NO_POST = score_name(NOTHING)
+FACTUAL_SCORES = (*map(score_name, ("k", "t", "v")), NO_POST)
 SOURCE = "group:source"
 """Column of planted data of several sources."""
 
 
 @dataclass(frozen=True)
 class Standard:
-    """Mean and standard deviation per feature of both sides."""
+    """Mean and standard deviation per feature of both sides and, where there are any, of the joint features."""
 
     t_mean: Tensor
     t_std: Tensor
     v_mean: Tensor
     v_std: Tensor
+    k_mean: Tensor | None = None
+    k_std: Tensor | None = None
 
     def apply(self, name: str, x: Tensor) -> Tensor:
-        """A view (..., D), named t* or v*, as standardised float32."""
-        mean, std = (self.t_mean, self.t_std) if name.startswith("t") else (self.v_mean, self.v_std)
-        return x.float().sub_(mean).div_(std)
+        """A view (..., D), named t*, v* or k*, as standardised float32."""
+        tensors = self.tensors()
+        return x.float().sub_(tensors[f"{name[0]}_mean"]).div_(tensors[f"{name[0]}_std"])
 
     def tensors(self) -> dict[str, Tensor]:
-        """By field name."""
-        return dict(vars(self))
+        """By field name, as far as they are there."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -111,11 +118,11 @@ def load_posts(
         splits: the splits wanted; each must have items.
         classes: label names.
         roles: which split is "train" and which "valid".
-        views: counterfactual views wanted beside the factual ones.
+        views: counterfactual views wanted beside the factual ones; their joint features come with them.
         standard: the numbers to standardise with; None computes them from the split of role "train".
 
     Raises:
-        UserError: on an empty split, unlabelled train items, or features that do not belong to the manifest.
+        UserError: on an empty split, unlabelled train items, or features that do not belong to the manifest or do not fit `standard`.
     """
     files.existing()
     frame = _read(files.manifest)
@@ -124,24 +131,31 @@ def load_posts(
     frame = frame.filter(pl.col("split").is_in(list(splits)))
     _require_splits(frame, splits, files.manifest)
     rows = torch.from_numpy(frame["row"].to_numpy().copy()).long()
-    raw = _factual(files.factual, rows, digest)
+    factual = FeatureFile(files.factual, rows, total, digest)
+    raw = _factual(factual)
     if standard is None:
         standard = _standard(raw, torch.from_numpy((frame["split"] == roles["train"]).to_numpy().copy()))
-    tensors = {name: standard.apply(name, raw.pop(name)) for name in ("t", "v")}
+    joint = "k" in raw
+    _require_same_joint(files.factual, joint, standard)
+    tensors = {name: standard.apply(name, raw.pop(name)) for name in list(raw)}
+    scores = _scores(factual, {name: name for name in FACTUAL_SCORES}, classes)
     text_ok = image_ok = torch.zeros(len(rows), dtype=torch.bool)
     if files.views is not None and files.counterfactuals is not None and files.gate is not None:
-        place = _places(files.views, rows, total, digest)
-        tensors |= {name: standard.apply(name, _view(files.views, name, place)) for name in views}
+        edited = FeatureFile(files.views, rows, total, digest)
+        wanted = (*views, *(_pairs_of(views) if joint else ()))
+        tensors |= {name: standard.apply(name, edited[name]) for name in wanted}
+        scores |= _scores(edited, {score_name(name): score_name(name) for name in (*views, *_pairs_of(views))}, classes)
         text_ok, image_ok = _accepted(files.counterfactuals, files.gate, frame["id"])
     if files.held is not None:
-        place = _places(files.held, rows, total, digest)
-        tensors |= {name: standard.apply(name, _view(files.held, stored, place)) for name, stored in HELD.items()}
+        held, stored = FeatureFile(files.held, rows, total, digest), HELD | HELD_JOINT
+        tensors |= {name: standard.apply(name, held[stored[name]]) for name in (stored if joint else HELD)}
+        scores |= _scores(held, {score_name(name): score_name(own) for name, own in stored.items()}, classes)
     labels = torch.from_numpy(frame["label"].cast(pl.Int64).fill_null(-1).to_numpy().copy())
     if int(labels.max()) >= len(classes):
         raise UserError(f"label {int(labels.max())} has no name in classes {list(classes)}", where=str(files.manifest), fix="run prepare again")
     listed = (frame["id"].to_list(), frame["split"].to_list(), frame["text"].to_list())
     sources = frame[SOURCE].to_list() if SOURCE in frame.columns else None
-    posts = Posts(*listed, labels, len(classes), tensors, text_ok, image_ok, dict(roles), sources)
+    posts = Posts(*listed, labels, len(classes), tensors, text_ok, image_ok, dict(roles), sources, scores, factual.replies(classes))
     return posts, standard
 
 
@@ -164,47 +178,38 @@ def _require_splits(frame: pl.DataFrame, splits: Sequence[str], where: Path) -> 
         )
 
 
-def _require_same_items(path: Path, found: str | None, digest: str) -> None:
-    if found != digest:
-        raise UserError("the features belong to another manifest", where=str(path), fix="run the features stage again")
+def _require_same_joint(path: Path, joint: bool, standard: Standard) -> None:
+    if joint != (standard.k_mean is not None):
+        kinds = {True: "with", False: "without"}
+        raise UserError(f"features {kinds[joint]} joint ones k for a method trained {kinds[not joint]}", where=str(path), fix="train the method again")
 
 
-def _factual(path: Path, rows: Tensor, digest: str) -> dict[str, Tensor]:
-    with safe_open(path, framework="pt") as stream:
-        _require_same_items(path, stream.metadata().get("ids_sha256"), digest)
-        raw = {name: stream.get_tensor(name) for name in ("t", "v") if name in stream.keys()}  # noqa: SIM118 - no mapping
+def _pairs_of(views: Sequence[str]) -> list[str]:
+    """The joint features of all pairs of these views and the factual ones."""
+    there = {"t", "v", *views}
+    return [name for name, pair in EDITED_PAIRS.items() if there.issuperset(pair)]
+
+
+def _factual(file: FeatureFile) -> dict[str, Tensor]:
+    raw = {name: file[name] for name in ("t", "v", "k") if name in file.names}
     raw.setdefault("v", raw["t"].new_zeros(len(raw["t"]), 0))
-    return {name: value[rows] for name, value in raw.items()}
+    return raw
+
+
+def _scores(file: FeatureFile, names: Mapping[str, str], classes: Sequence[str]) -> dict[str, Tensor]:
+    """Log-likelihoods of answers, name here -> name in the file, as far as they are there; those of no post at all have one row for everybody."""
+    return {name: file.scores(own, classes, everybody=name == NO_POST) for name, own in names.items() if own in file.names}
 
 
 def _standard(raw: Mapping[str, Tensor], train: Tensor) -> Standard:
     found = []
-    for side in ("t", "v"):
+    for side in ("t", "v", "k") if "k" in raw else ("t", "v"):
         x = raw[side][train].float()
         mean = x.mean(0)
         std = (x - mean).square().mean(0).sqrt()
         # A feature that never varies is only centred.
         found += [mean, torch.where(std > 1e-6, std, torch.ones_like(std))]
     return Standard(*found)
-
-
-def _places(path: Path, rows: Tensor, total: int, digest: str) -> Tensor:
-    """Where each wanted item lies in the editor's file."""
-    with safe_open(path, framework="pt") as stream:
-        _require_same_items(path, stream.metadata().get("ids_sha256"), digest)
-        held = stream.get_tensor("rows")
-    place = torch.full((total,), -1, dtype=torch.int64)
-    place[held] = torch.arange(len(held))
-    if (place[rows] < 0).any():
-        raise UserError(
-            f"{int((place[rows] < 0).sum())} items have no counterfactual features", where=str(path), fix="run the counterfactuals and features stages again"
-        )
-    return place[rows]
-
-
-def _view(path: Path, name: str, place: Tensor) -> Tensor:
-    with safe_open(path, framework="pt") as stream:
-        return stream.get_tensor(name)[place]
 
 
 def _accepted(path: Path, gate: Path, ids: pl.Series) -> tuple[Tensor, Tensor]:

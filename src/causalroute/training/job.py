@@ -12,7 +12,7 @@ import json
 import resource
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from causalroute import io, methods
 from causalroute.config import Train
-from causalroute.methods.base import Method, Posts, Shape
+from causalroute.methods.base import Method, Posts, Reader, Shape
 from causalroute.provenance import code_hash
 from causalroute.rng import torch_generator
 from causalroute.training import loop
@@ -54,16 +54,19 @@ class Seed:
     """history, selection, extra"""
 
 
-def build(name: str, settings: Mapping[str, Any], shape: Shape, seed: int) -> Method:
+def build(name: str, settings: Mapping[str, Any], shape: Shape, seed: int, reader: Reader | None = None) -> Method:
     """An untrained method; its first weights depend on the seed and the module alone, so that a variant starts as its method does."""
-    module = methods.load(name)
-    method: Method = module.Method(methods.settings_of(name, dict(settings)), shape, torch_generator(seed, "weights", module_of(name)))
+    module, generator = methods.load(name), torch_generator(seed, "weights", module_of(name))
+    method: Method = module.Method(methods.settings_of(name, dict(settings)), shape, generator)
+    if reader is not None:
+        method.attach(reader, generator)
     return method
 
 
 def shape_of(posts: Posts, train: Train) -> Shape:
     """The sizes of a method that learns from `posts`."""
-    return Shape(posts.views["t"].shape[1], posts.views["v"].shape[1], posts.classes, train.hidden, train.dropout)
+    text, image, joint = (posts.views[name].shape[1] if name in posts.views else 0 for name in ("t", "v", "k"))
+    return Shape(text, image, posts.classes, train.hidden, train.dropout, joint)
 
 
 def digest(files: Sequence[Path], method: str, **settings: Any) -> str:
@@ -97,7 +100,7 @@ def finish(job: Job, posts: Posts, shape: Shape, folder: Folder) -> dict[int, Se
 
 
 def _train(job: Job, posts: Posts, shape: Shape, seed: int, folder: Folder, finished: Mapping[int, Seed]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    method = build(job.method, job.settings, shape, seed)
+    method = build(job.method, job.settings, shape, seed, posts.reader)
     if not method.gradient:
         return _fit(job, method, posts, seed, finished)
     state = loop.start(method, posts, job.method, seed, job.train)
@@ -118,7 +121,9 @@ def _fit(job: Job, method: Method, posts: Posts, seed: int, finished: Mapping[in
         }
     method.prepare(posts, torch_generator(seed, "prepare", module_of(job.method)))
     valid = posts.valid
-    correct = method.answer(posts.inputs(valid)).p.argmax(1) == posts.labels[valid]
+    answer = method.answer(posts.inputs(valid))
+    correct = answer.p.argmax(1) == posts.labels[valid]
+    correct = correct if answer.unparsed is None else correct & ~answer.unparsed
     accuracy = correct.float().mean().item()
     history = [{"epoch": 0, "seed": seed, "valid/factual": accuracy, "valid/selection": accuracy}]
     meta = {"history": history, "selection": {"epoch": 0, "valid_accuracy": accuracy, "valid_loss": None}, "extra": method.extra()}
@@ -132,7 +137,7 @@ def _write(job: Job, shape: Shape, standard: Standard, finished: Mapping[int, Se
     metadata = {
         "method": job.method,
         "settings": io.canonical_json(dict(job.settings)),
-        "shape": io.canonical_json(asdict(shape)),
+        "shape": io.canonical_json(shape.saved()),
         "seeds": json.dumps(list(job.seeds)),
         "extra": io.canonical_json({str(seed): result.meta["extra"] for seed, result in finished.items()}),
     }
@@ -142,7 +147,7 @@ def _write(job: Job, shape: Shape, standard: Standard, finished: Mapping[int, Se
 
 
 def _cost(job: Job, posts: Posts, shape: Shape, seconds: float) -> None:
-    method = build(job.method, job.settings, shape, job.seeds[0])
+    method = build(job.method, job.settings, shape, job.seeds[0], posts.reader)
     seen = len(posts.train) * len(job.seeds) * (job.train.epochs if method.gradient else 1)
     cost = {
         "parameters": sum(p.numel() for p in method.parameters()),

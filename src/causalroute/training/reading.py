@@ -1,0 +1,90 @@
+"""One feature file, looked at for some of a data set's items."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from causalroute.errors import UserError
+
+
+class FeatureFile:
+    """The rows of a feature file that belong to the wanted items, in their order.
+
+    Args:
+        path: `factual.safetensors`, with a row for every item of the manifest, or an editor's file, which says whose rows it has.
+        rows: (N,) the wanted rows of the manifest.
+        total: items of the manifest.
+        digest: of the ids of the manifest.
+
+    Raises:
+        UserError: the file belongs to another manifest, or lacks some of the items.
+    """
+
+    def __init__(self, path: Path, rows: Tensor, total: int, digest: str) -> None:
+        self.path = path
+        with safe_open(path, framework="pt") as stream:
+            metadata = stream.metadata()
+            if metadata.get("ids_sha256") != digest:
+                raise UserError("the features belong to another manifest", where=str(path), fix="run the features stage again")
+            self.names = frozenset(stream.keys())
+            self.answers: list[str] = json.loads(metadata.get("answers", "[]"))
+            held = stream.get_tensor("rows") if "rows" in self.names else torch.arange(total)
+        place = torch.full((total,), -1, dtype=torch.int64)
+        place[held] = torch.arange(len(held))
+        self.place = place[rows]
+        if (self.place < 0).any():
+            what = f"{int((self.place < 0).sum())} items have no counterfactual features"
+            raise UserError(what, where=str(path), fix="run the counterfactuals and features stages again")
+
+    def __getitem__(self, name: str) -> Tensor:
+        """(N, ...) one tensor at the wanted items.
+
+        Raises:
+            UserError: there is none of this name.
+        """
+        return self.whole(name)[self.place]
+
+    def whole(self, name: str) -> Tensor:
+        """The tensor as it is stored.
+
+        Raises:
+            UserError: there is none of this name.
+        """
+        if name not in self.names:
+            raise UserError(f"the features hold no {name}", where=str(self.path), fix="run the features stage again")
+        with safe_open(self.path, framework="pt") as stream:
+            return stream.get_tensor(name)
+
+    def scores(self, name: str, classes: Sequence[str], everybody: bool = False) -> Tensor:
+        """Log-likelihoods of answers (N, ..., C) in the order of `classes`; of no post at all (V, C), for everybody.
+
+        Raises:
+            UserError: the answers are of other classes.
+        """
+        self._require_classes(classes)
+        order = [self.answers.index(label) for label in classes]
+        return (self.whole(name)[0] if everybody else self[name])[..., order]
+
+    def replies(self, classes: Sequence[str]) -> Tensor | None:
+        """(N,) int8 class that each reply names, as a number of `classes`, or what stands below 0 where it names none; None where none were written.
+
+        Raises:
+            UserError: the answers are of other classes.
+        """
+        if "replies" not in self.names:
+            return None
+        self._require_classes(classes)
+        found = self["replies"]
+        number = torch.tensor([list(classes).index(label) for label in self.answers], dtype=found.dtype)
+        return torch.where(found < 0, found, number[found.long().clamp(min=0)])
+
+    def _require_classes(self, classes: Sequence[str]) -> None:
+        if set(self.answers) != set(classes):
+            fix = "let every prompt of the backbone name one answer for each class of the data set (mllm.prompts), or turn zero_shot off"
+            raise UserError(f"the answers of the model are of the classes {self.answers}, the data set has {list(classes)}", where=str(self.path), fix=fix)
