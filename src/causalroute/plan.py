@@ -23,7 +23,7 @@ PROBES = ("text_only", "image_only")
 """Methods whose answers make the groups of a report (`causalroute.evaluation.groups`)."""
 DATASET_FIELDS: dict[str, set[str]] = {  # fields of a data set that a stage reads; the others reach it as their defaults
     "fetch": {"format", "table", "task", "sources", "planted"},
-    "prepare": {field.name for field in dataclasses.fields(Dataset)} - {"backbone", "editor", "held_out", "methods", "search", "ablation"},
+    "prepare": {field.name for field in dataclasses.fields(Dataset)} - {"backbone", "editor", "held_out", "looker", "methods", "search", "ablation"},
     "audit": COMMON,
     "features": COMMON,
     "counterfactuals": COMMON,
@@ -48,8 +48,8 @@ SECTIONS: dict[str, tuple[str, ...]] = {  # sections of --config, as the stage p
     "gallery": ("dataset", "gate"),
     "grade": ("dataset",),
     "search": ("dataset", "train", "search", "method"),
-    "train": ("dataset", "train", "method", "searched"),
-    "evaluate": ("dataset", "evaluate", "method"),
+    "train": ("dataset", "train", "method", "searched", "backbone"),
+    "evaluate": ("dataset", "evaluate", "method", "backbone"),
     "report": ("dataset", "evaluate", "replicates", "methods", "searched"),
     "ablate": ("dataset", "evaluate", "replicates"),
 }
@@ -62,8 +62,9 @@ def stage_config(config: Config, stage: str, *, dataset: str = "", method: str =
         config: the whole configuration.
         stage: a key of `SECTIONS`.
         dataset: which data set the job works on; likewise `method`, `editor`, `backbone`. An empty editor or backbone leaves that section out,
-            and so does a search that is not made.
+            and so does a search that is not made, or a method that reads no posts where the stage works with a method.
     """
+    backbone = _read_with(config, dataset, method) if stage in ("train", "evaluate") else backbone
     every = {
         "dataset": lambda: dataset_section(_seen(config, stage, dataset), stage),
         "replicates": lambda: dataclasses.asdict(ablation_replicates(config) if stage == "ablate" else config.replicates),
@@ -75,6 +76,22 @@ def stage_config(config: Config, stage: str, *, dataset: str = "", method: str =
     }
     sections = {key: every[key]() if key in every else dataclasses.asdict(getattr(config, key)) for key in SECTIONS[stage]}
     return canonical_json({key: value for key, value in sections.items() if value is not None})
+
+
+def reads_posts(method: str) -> bool:
+    """Whether a method reads raw posts with the data set's backbone, from its module's `READS_POSTS`."""
+    return constants(f"causalroute.methods.{module_of(method)}").get("READS_POSTS") is True
+
+
+def _read_with(config: Config, dataset: str, method: str) -> str:
+    """The backbone that a method reads raw posts with; empty where it reads none."""
+    if not reads_posts(method):
+        return ""
+    name = config.datasets[dataset].backbone
+    if config.backbones[name].kind != "mllm":
+        fix = f"leave {method} out of `methods`, or name a backbone of kind mllm"
+        raise UserError(f"the method {method!r} trains inside a multimodal LLM, which {name!r} is not", where=f"datasets.{dataset}.backbone", fix=fix)
+    return name
 
 
 def _seen(config: Config, stage: str, dataset: str) -> Dataset:
@@ -144,6 +161,23 @@ def feature_editors(config: Config, dataset: str) -> list[str]:
     chosen = config.datasets[dataset]
     used = [evaluation_editor(config, dataset, method) for method in chosen.methods]
     return list(dict.fromkeys([*used, *filter(None, [chosen.held_out])]))
+
+
+def looker(config: Config, dataset: str) -> str:
+    """The backbone that the editors of a data set look at posts with; its own where none of them looks.
+
+    Raises:
+        UserError: an editor asks the model, and a multimodal LLM cannot be asked so.
+    """
+    chosen = config.datasets[dataset]
+    asking = [editor for editor in feature_editors(config, dataset) if needs_features(config, editor)]
+    name = (chosen.looker if asking else "") or chosen.backbone
+    pooled = [editor for editor in asking if config.editors[editor].level == "patches"]
+    if asking and "mllm" in (config.backbones[name].kind, config.backbones[chosen.backbone if pooled else name].kind):
+        what = f"the editor {asking[0]!r} asks for single patches and words, which a multimodal LLM does not give"
+        fix = "name another backbone as `looker` of the data set, such as a CLIP model, or choose an editor that asks none"
+        raise UserError(what, where=f"params.yaml: datasets.{dataset}", fix=fix)
+    return name
 
 
 def graded_editors(config: Config, dataset: str) -> list[str]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from causalroute import plan
-from causalroute.config import Ablation, Backbone, Config, Dataset, Editor, Replicates, parse
+from causalroute.config import Ablation, Backbone, Config, Dataset, Editor, Mllm, Prompt, Replicates, parse
 from causalroute.errors import UserError
 from causalroute.evaluation import groups
 from causalroute.io import canonical_json
@@ -43,7 +44,7 @@ def test_chunks_cover_every_seed_once_and_a_new_seed_changes_no_full_chunk(seeds
 @pytest.mark.parametrize("name", ["planted", "planted_sentiment", "mvsa", "mmsd", "mvsa_injected", "mmsd_injected"])
 def test_what_a_stage_receives_parses(config: Config, stage: str, name: str) -> None:
     found = sections(config, stage, name)
-    assert list(found) == sorted(set(plan.SECTIONS[stage]) - {"searched"})
+    assert list(found) == sorted(set(plan.SECTIONS[stage]) - {"searched"} - ({"backbone"} if "method" in plan.SECTIONS[stage] else set()))
     for key, cls in (("dataset", Dataset), ("editor", Editor), ("backbone", Backbone)):
         if key in found:
             parse(cls, canonical_json(found[key]))
@@ -67,7 +68,7 @@ def test_every_key_is_read_by_some_stage(config: Config) -> None:
     for field in dataclasses.fields(Config):
         assert field.name in read or field.name in structure, field.name
     fields = set().union(*plan.DATASET_FIELDS.values())
-    assert fields | {"search"} == {field.name for field in dataclasses.fields(Dataset)}, "search: which jobs there are"
+    assert fields | {"search", "looker"} == {field.name for field in dataclasses.fields(Dataset)}, "search: which jobs there are; looker: the section backbone"
 
 
 def test_editors_follow_the_methods(config: Config) -> None:
@@ -154,3 +155,40 @@ def test_the_ablation_has_the_seeds_of_the_table_or_its_own(config: Config) -> N
     assert json.loads(plan.stage_config(own, "report", dataset="planted"))["replicates"] == dataclasses.asdict(config.replicates)
     with pytest.raises(ValueError, match="must be at least 2000"):
         dataclasses.replace(config, ablation=Ablation(seeds=2000))
+
+
+def test_editors_look_with_another_backbone_where_the_own_one_cannot_be_asked(config: Config) -> None:
+    asked = Mllm(prompts=(Prompt(question="Is it sarcastic?", answers={"literal": "no", "sarcastic": "yes"}),))
+    backbones = {**config.backbones, "chat": Backbone(kind="mllm", model="folder", mllm=asked)}
+
+    def of(**changes: Any) -> Config:
+        return dataclasses.replace(config, backbones=backbones, datasets={"planted": dataclasses.replace(config.datasets["planted"], **changes)})
+
+    assert plan.looker(config, "planted") == "planted_clip"
+    assert plan.looker(of(backbone="chat", looker="planted_clip"), "planted") == "planted_clip"
+    assert plan.looker(of(backbone="chat", editor="truth", held_out=""), "planted") == "chat", "it asks no model"
+    with pytest.raises(UserError, match="looker"):
+        plan.looker(of(backbone="chat"), "planted")
+
+
+def with_mllm(config: Config) -> Config:
+    """The shipped settings with a data set that has a multimodal LLM as backbone and a method that trains inside of it."""
+    asked = {"question": "Sarcastic?", "answers": {"literal": "no", "sarcastic": "yes"}}
+    backbone = parse(Backbone, canonical_json({"kind": "mllm", "model": "models/some", "mllm": {"prompts": [asked]}}))
+    talks = dataclasses.replace(config.datasets["mvsa"], backbone="some", methods=("lora_moe",))
+    methods = {**config.methods, "lora_moe@small": {"rank": 2}}
+    return dataclasses.replace(config, datasets={**config.datasets, "talks": talks}, backbones={**config.backbones, "some": backbone}, methods=methods)
+
+
+@pytest.mark.parametrize("method", ["lora_moe", "lora_moe@small"])
+def test_a_method_that_reads_posts_hears_of_the_backbone(config: Config, method: str) -> None:
+    found = with_mllm(config)
+    for stage in ("train", "evaluate"):
+        told = json.loads(plan.stage_config(found, stage, dataset="talks", method=method))
+        assert parse(Backbone, canonical_json(told["backbone"])) == found.backbones["some"]
+        assert "backbone" not in json.loads(plan.stage_config(found, stage, dataset="talks", method="erm"))
+        with pytest.raises(UserError, match=r"which 'planted_clip' is not(.|\n)*datasets\.planted\.backbone"):
+            plan.stage_config(found, stage, dataset="planted", method=method)
+    assert [plan.reads_posts(name) for name in (method, "causal_moe")] == [True, False]
+    on = dataclasses.replace(found, datasets={**found.datasets, "talks": dataclasses.replace(found.datasets["talks"], search=True)})
+    assert plan.searched(on, "talks", [method]) == []

@@ -81,9 +81,10 @@ ALLOWED = {  # a package -> the packages of causalroute it may import, beside it
     "model": {"routing"},
     "data": set(),
     "counterfactual": {"data", "features"},
-    "features": {"data", "counterfactual"},
+    "features": {"data", "counterfactual", "mllm"},
     "audit": {"data", "counterfactual"},
-    "methods": {"model", "routing"},
+    "methods": {"model", "routing", "mllm"},  # mllm: what trains inside such a model, imported when it is used
+    "mllm": {"counterfactual", "features"},
     "training": {"methods", "model", "routing"},
     "evaluation": {"methods", "model", "routing", "training"},
     "report": {"evaluation", "methods", "counterfactual"},

@@ -19,7 +19,12 @@ from tests.workflow.project import ROOT
 def wanted() -> list[str]:
     """Names of all direct dependencies."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    every = [*project["dependencies"], *project["optional-dependencies"]["minilm"], *project["optional-dependencies"]["dev"]]
+    every = [
+        *project["dependencies"],
+        *project["optional-dependencies"]["minilm"],
+        *project["optional-dependencies"]["mllm"],
+        *project["optional-dependencies"]["dev"],
+    ]
     return [re.split(r"[=<>\[]", name)[0] for name in every]
 
 

@@ -66,7 +66,7 @@ def _names(wildcards):
         if key in ("dataset", "method", "editor", "backbone")
     }
     if "editor" in named and "dataset" in named and "backbone" not in named:
-        named["backbone"] = CONFIG.datasets[named["dataset"]].backbone
+        named["backbone"] = told(plan.looker, CONFIG, named["dataset"])
     return named
 
 
@@ -88,7 +88,7 @@ def view_files(editor, dataset):
 def editing_inputs(wildcards):
     """What one editor looks at beside the posts: features of the backbone, or the planted truth."""
     dataset, editor = wildcards.dataset, wildcards.editor
-    name = CONFIG.datasets[dataset].backbone
+    name = told(plan.looker, CONFIG, dataset)
     looks = (
         [layout.features(dataset, name, "factual"), *backbone_files(name)]
         if plan.needs_features(CONFIG, editor)
@@ -161,7 +161,7 @@ def training_inputs(wildcards):
     editor = told(plan.method_editor, CONFIG, wildcards.dataset, wildcards.method)
     views = view_files(editor, wildcards.dataset) if editor else []
     found = searches(wildcards.dataset, [wildcards.method])
-    return posts_files(wildcards.dataset) + views + found
+    return posts_files(wildcards.dataset) + views + found + raw_files(wildcards)
 
 
 def evaluation_inputs(wildcards):
@@ -169,8 +169,49 @@ def evaluation_inputs(wildcards):
     dataset = wildcards.dataset
     editor = told(plan.evaluation_editor, CONFIG, dataset, wildcards.method)
     held_out = CONFIG.datasets[dataset].held_out
-    files = posts_files(dataset) + view_files(editor, dataset)
+    files = posts_files(dataset) + view_files(editor, dataset) + raw_files(wildcards)
     return files + (view_files(held_out, dataset) if held_out else [])
+
+
+def raw_files(wildcards):
+    """What a method needs that reads raw posts: the data set as it came, and the reference image; nothing for any other."""
+    if not plan.reads_posts(wildcards.method):
+        return []
+    dataset = wildcards.dataset
+    return [layout.source(dataset), layout.reference_image(dataset)]
+
+
+def memory(wildcards):
+    """`mem_mb` of a job with a method: one that reads raw posts holds a language model, and runs alone where memory is counted."""
+    if plan.reads_posts(wildcards.method):
+        return 24000
+    return (
+        3000 if backbone_of(wildcards).kind != "mllm" else 8000
+    )  # the features of one are wide, and there are more of them
+
+
+def encoding_memory(wildcards):
+    """`mem_mb` of a job that encodes: a multimodal LLM has its weights in memory before they are on a device."""
+    return 6000 if backbone_of(wildcards).kind != "mllm" else 24000
+
+
+def encoding_minutes(plain):
+    """`runtime` of a job that encodes: a day where a multimodal LLM does."""
+    return lambda wildcards: (plain if backbone_of(wildcards).kind != "mllm" else 1440)
+
+
+def backbone_of(wildcards):
+    """The settings of the backbone that a job reads or runs."""
+    name = (
+        getattr(wildcards, "backbone", "")
+        or CONFIG.datasets[wildcards.dataset].backbone
+    )
+    return CONFIG.backbones[name]
+
+
+def minutes(plain):
+    """`runtime` of a job with a method: a day where it reads raw posts."""
+    return lambda wildcards: 1440 if plan.reads_posts(wildcards.method) else plain
 
 
 def posts_files(dataset):
@@ -195,23 +236,24 @@ def dataset_targets(dataset):
         "seeds": plan.chunks(CONFIG.replicates),
     }
     parts = [
-        *(
-            rules.fetch.output,
-            rules.prepare.output,
-            rules.audit.output,
-            backbone_files(chosen.backbone),
-            rules.features.output,
-        ),
-        *(
-            rules.reference.output,
-            rules.grade.output,
-            rules.gallery.output,
-            rules.train.output,
-            rules.evaluate.output,
-            rules.report.output,
-        ),
+        rules.fetch.output,
+        rules.prepare.output,
+        rules.audit.output,
+        rules.reference.output,
+        rules.grade.output,
+        rules.gallery.output,
+        rules.train.output,
+        rules.evaluate.output,
+        rules.report.output,
     ]
     plain = [path for part in parts for path in expand(part, **jobs)]
+    looked = told(plan.looker, CONFIG, dataset)
+    for name in dict.fromkeys([chosen.backbone, looked]):
+        plain += expand(
+            [*backbone_files(name), *rules.features.output],
+            dataset=dataset,
+            backbone=name,
+        )
     edited = expand(
         rules.counterfactuals.output,
         editor=plan.graded_editors(CONFIG, dataset),

@@ -39,7 +39,7 @@ rule counterfactuals:
     params:
         config=settings("counterfactuals"),
         code=code("counterfactuals"),
-        backbone=lambda w: CONFIG.datasets[w.dataset].backbone,
+        backbone=lambda w: told(plan.looker, CONFIG, w.dataset),
     shell:
         "python -m causalroute.stages.counterfactuals --dataset {wildcards.dataset} --editor {wildcards.editor} --backbone {params.backbone}"
         " --threads {threads} --config {params.config:q} > {log} 2>&1"

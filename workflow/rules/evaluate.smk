@@ -12,8 +12,8 @@ rule evaluate:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=60,
+        mem_mb=memory,
+        runtime=minutes(60),
     params:
         config=settings("evaluate"),
         code=code("evaluate"),

@@ -13,8 +13,8 @@ rule features:
         "../../environment.yml"
     threads: 4
     resources:
-        mem_mb=6000,
-        runtime=240,
+        mem_mb=encoding_memory,
+        runtime=encoding_minutes(240),
     params:
         config=settings("features"),
         code=code("features"),
@@ -40,8 +40,8 @@ rule views:
         "../../environment.yml"
     threads: 4
     resources:
-        mem_mb=6000,
-        runtime=480,
+        mem_mb=encoding_memory,
+        runtime=encoding_minutes(480),
     params:
         config=settings("features"),
         code=code("features"),

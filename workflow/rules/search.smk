@@ -11,7 +11,7 @@ rule search:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=memory,
         runtime=240,
     params:
         config=settings("search"),

@@ -13,8 +13,8 @@ rule train:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=120,
+        mem_mb=memory,
+        runtime=minutes(120),
     params:
         config=settings("train"),
         code=code("train"),

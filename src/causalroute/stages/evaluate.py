@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from causalroute import io, layout, methods
-from causalroute.config import Dataset
+from causalroute.config import Backbone, Dataset
 from causalroute.stages._cli import run, section_of, seed_range, stage_parser
 
 SPLITS = ("valid", "id", "ood", "neutral", "clean")
@@ -20,14 +20,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--method", required=True)
     parser.add_argument("--seeds", required=True, type=seed_range, help="first-last")
     arguments = parser.parse_args(argv)
-    _evaluate(arguments.dataset, section_of(arguments.config, "dataset", Dataset), arguments.method, arguments.seeds)
+    backbone = section_of(arguments.config, "backbone", Backbone) if methods.reads_posts(arguments.method) else None
+    _evaluate(arguments.dataset, section_of(arguments.config, "dataset", Dataset), backbone, arguments.method, arguments.seeds)
     return 0
 
 
-def _evaluate(name: str, dataset: Dataset, method: str, seeds: range) -> None:
+def _evaluate(name: str, dataset: Dataset, backbone: Backbone | None, method: str, seeds: range) -> None:
     import torch
 
     from causalroute.evaluation.predict import Weights, predict
+    from causalroute.methods.base import Origin
     from causalroute.training.data import ALL_VIEWS, Files, load_posts
 
     torch.set_num_threads(1)
@@ -39,6 +41,8 @@ def _evaluate(name: str, dataset: Dataset, method: str, seeds: range) -> None:
     splits = [split for split in SPLITS if (labels["split"] == split).any()]
     roles = {"train": "train", "valid": "valid"}
     posts, _ = load_posts(files, splits, dataset.classes, roles=roles, views=ALL_VIEWS, standard=weights.standard)
+    if backbone is not None:
+        posts = methods.with_reader(method, posts, Origin(name, editor, dataset.held_out, dataset.backbone, backbone))
     io.write_parquet(out / "predictions.parquet", predict(weights, posts, labels))
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from causalroute import io, layout, methods
-from causalroute.config import Dataset, Train
+from causalroute.config import Backbone, Dataset, Train
 from causalroute.errors import UserError
 from causalroute.stages._cli import run, section_of, seed_range, stage_parser
 
@@ -23,13 +24,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     dataset, train = section_of(config, "dataset", Dataset), section_of(config, "train", Train)
     settings = config.get("method", {})
     methods.settings_of(arguments.method, settings)
-    _train(arguments.dataset, dataset, train, arguments.method, settings, arguments.seeds, arguments.method in config.get("searched", ()))
+    backbone = section_of(config, "backbone", Backbone) if methods.reads_posts(arguments.method) else None
+    searched = arguments.method in config.get("searched", ())
+    _train(arguments.dataset, dataset, backbone, train, arguments.method, settings, arguments.seeds, searched)
     return 0
 
 
-def _train(name: str, dataset: Dataset, train: Train, method: str, settings: dict[str, Any], seeds: range, searched: bool) -> None:
+def _train(name: str, dataset: Dataset, backbone: Backbone | None, train: Train, method: str, settings: dict[str, Any], seeds: range, searched: bool) -> None:
     import torch
 
+    from causalroute.methods.base import Origin
     from causalroute.training import job
     from causalroute.training.data import training_posts
 
@@ -38,7 +42,11 @@ def _train(name: str, dataset: Dataset, train: Train, method: str, settings: dic
         settings = settings | _chosen(layout.search(name, method))
     files, posts, standard = training_posts(name, dataset, method)
     first, last = seeds[0], seeds[-1]
-    key = job.digest(files.existing(), method, settings=settings, train=vars(train), classes=dataset.classes)
+    read, asked = files.existing(), {}
+    if backbone is not None:
+        posts = methods.with_reader(method, posts, Origin(name, methods.editor_of(method, dataset.editor) or "", "", dataset.backbone, backbone))
+        read, asked = [*read, layout.reference_image(name)], {"backbone": asdict(backbone)}
+    key = job.digest(read, method, settings=settings, train=vars(train), classes=dataset.classes, **asked)
     out, events = layout.run(name, method, first, last), layout.events(name, method, first, last)
     job.run(job.Job(method, settings, train, seeds, out, events, key), posts, standard)
 
