@@ -24,7 +24,7 @@ import yaml
 
 MARK = "<!-- causalroute report -->"  # by which the comment is found again and replaced
 GATES = ("causal_moe:ood:accuracy", "causal_moe:id:accuracy")
-LOWER = ("ece", "brier", "nll", "context_excess", "effect_error")  # metrics of which less is better, by the start of their name
+LOWER = ("ece", "brier", "nll", "context_excess", "effect_error", "unparsed")  # metrics of which less is better, by the start of their name
 MAIN = ("accuracy", "f1_macro", "worst_group")  # shown before the fold
 BARS = "▁▂▃▄▅▆▇█"
 

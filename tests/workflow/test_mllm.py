@@ -34,7 +34,7 @@ def params() -> dict[str, object]:
     for kind in KINDS:
         asked = {"prompts": PROMPTS[: 2 if kind == "llava" else 1], "image_side": 48} | MORE.get(kind, {})
         backbones[kind] = {"kind": "mllm", "model": f"external/{kind}", "mllm": asked}
-        small = {"train": 32, "valid": 16, "test": 16}
+        small = {"train": 24, "valid": 12, "test": 12}
         own = {"backbone": kind, "looker": "planted_clip", "editor": "single", "held_out": "", "methods": METHODS[kind], "ablation": [], "planted": small}
         datasets[f"planted_{kind}"] = chosen["datasets"]["planted"] | own
     small = {"replicates": {"seeds": 2, "per_job": 2}, "evaluate": {"bootstrap": 50}, "run": list(datasets), "datasets": datasets, "backbones": backbones}
