@@ -141,9 +141,10 @@ def test_tables_class_a_variant_with_its_module() -> None:
     assert headline.name("image_swap@x", "attributes") == "image_swap@x (attributes)"
     row = Row("erm@wide", "ood", "accuracy", 0.9, 0.8, 1.0, None, None, 10, 2, True)
     moe = dataclasses.replace(row, method="causal_moe@x", mean=0.7)
-    found = gap(Results([row, moe], [], {}, {}, [0, 1]), Evaluate())
+    asked = [dataclasses.replace(row, method=name) for name in ("zero_shot@text", "zero_shot_generated")]
+    found = gap(Results([row, *asked, moe], [], {}, {}, [0, 1]), Evaluate())
     assert found is not None
-    assert (found.row.method, found.debiased) == ("causal_moe@x", 1), "a variant of a plain method does not fight shortcuts either"
+    assert (found.row.method, found.debiased) == ("causal_moe@x", 1), "a variant of a plain method does not fight shortcuts either, nor does a model as it is"
 
 
 def test_names_in_the_shipped_settings_are_good() -> None:
