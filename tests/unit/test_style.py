@@ -88,7 +88,8 @@ ALLOWED = {  # a package -> the packages of causalroute it may import, beside it
     "training": {"methods", "model", "routing"},
     "evaluation": {"methods", "model", "routing", "training"},
     "report": {"evaluation", "methods", "counterfactual"},
-    "cli": {"audit", "report"},
+    "serving": {"data", "features", "counterfactual", "methods", "model", "routing", "training", "evaluation", "report"},
+    "cli": {"audit", "data", "evaluation", "features", "report", "serving"},
 }
 
 

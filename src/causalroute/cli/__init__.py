@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+
+import shtab
 
 from causalroute import __version__
-from causalroute.cli import audit
 from causalroute.errors import UserError
 
+COMMANDS = ("audit",)
+"""Modules of this package, in the order of `--help`."""
 BAD_INPUT = 2
 """Exit code for unusable input or arguments; argparse uses it as well."""
 
@@ -18,7 +22,10 @@ def parser() -> argparse.ArgumentParser:
     """The parser of all sub-commands."""
     top = argparse.ArgumentParser(prog="causalroute", description="Finds shortcuts in text + image data and trains past them.")
     top.add_argument("--version", action="version", version=f"causalroute {__version__}")
-    audit.add(top.add_subparsers(dest="command", required=True, metavar="COMMAND"))
+    shtab.add_argument_to(top, ["--print-completion"], help="print the completion script of a shell, and end")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        import_module(f"causalroute.cli.{name}").add(commands)
     return top
 
 

@@ -1,0 +1,1 @@
+"""A trained method in use: the saved model, predictions with explanations, the HTTP service, exports."""
