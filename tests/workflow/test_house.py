@@ -14,7 +14,6 @@ import yaml
 
 from tests.workflow.project import ROOT
 
-
 EXTRAS = ("minilm", "mllm", "serve", "onnx", "docs", "dev")
 
 

@@ -96,7 +96,7 @@ def choose(table: Table) -> tuple[Columns, list[str]]:
     notes: list[str] = []
     for key, known in GUESSES.items():
         given = getattr(table, key)
-        chosen[key] = _guess(names, known, set(chosen.values()) | set(table.metadata)) if given is None else given
+        chosen[key] = guess(names, known, set(chosen.values()) | set(table.metadata)) if given is None else given
         if given is None and chosen[key]:
             notes.append(f"{key} = column {chosen[key]!r} (guessed; --{key} says another)")
         if not chosen[key] and key in ("text", "label"):
@@ -112,7 +112,8 @@ def choose(table: Table) -> tuple[Columns, list[str]]:
     return Columns(**chosen, groups=table.metadata), notes
 
 
-def _guess(names: list[str], known: tuple[str, ...], taken: set[str]) -> str:
+def guess(names: list[str], known: tuple[str, ...], taken: set[str]) -> str:
+    """The column that is called by one of the words `known`, as a whole or in part, and is not `taken`; "" where none is."""
     plain = {name.casefold(): name for name in reversed(names) if name not in taken}
     for word in known:
         if word in plain:

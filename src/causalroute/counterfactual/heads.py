@@ -24,6 +24,11 @@ def scale_of(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return features.mean(0), features.std(0) + 1e-6
 
 
+def blank(width: int, classes: int) -> torch.nn.Module:
+    """A frozen head (B, width) -> (B, classes) whose weights are yet to come."""
+    return torch.nn.Sequential(torch.nn.Linear(width, HIDDEN), torch.nn.GELU(), torch.nn.Linear(HIDDEN, classes)).requires_grad_(False)
+
+
 def fit(width: int, classes: int, batch: Batch, steps: int, decay: float, source: torch.Generator) -> torch.nn.Module:
     """A frozen head (B, width) -> (B, classes).
 
@@ -35,8 +40,8 @@ def fit(width: int, classes: int, batch: Batch, steps: int, decay: float, source
         decay: of AdamW.
         source: of the weights, drawn first; `batch` may go on with it.
     """
-    head = torch.nn.Sequential(torch.nn.Linear(width, HIDDEN), torch.nn.GELU(), torch.nn.Linear(HIDDEN, classes))
-    for weight in head.parameters():
+    head = blank(width, classes)
+    for weight in head.requires_grad_(True).parameters():
         bound = 1 / (weight.shape[-1] ** 0.5)
         torch.nn.init.uniform_(weight, -bound, bound, generator=source)
     optimiser = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=decay)

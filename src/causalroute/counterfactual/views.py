@@ -112,7 +112,7 @@ class ImageInput:
             return open_image(Path(self.path).parent, Path(self.path).name)
         if self.op == "mark":
             return draw(_plain(), self.overlay)
-        image = _stout(open_image(root, self.path, overlay=self.overlay))
+        image = stout(open_image(root, self.path, overlay=self.overlay))
         if self.op == "original":
             return image
         mask = unpack_mask(self.mask, self.side)
@@ -147,7 +147,7 @@ def _plain() -> Image.Image:
     return Image.new("RGB", (REFERENCE_SIDE, REFERENCE_SIDE), GREY)
 
 
-def _stout(image: Image.Image) -> Image.Image:
+def stout(image: Image.Image) -> Image.Image:
     """The image, its shorter side stretched where it is a sliver; all others as they are."""
     least = max(image.size) // SLIVER
     return image if min(image.size) >= least else image.resize((max(image.width, least), max(image.height, least)))

@@ -82,22 +82,45 @@ def open_image(root: str | Path, relative: str, max_pixels: int = MAX_PIXELS, ov
 def _decoded(path: Path, max_pixels: int) -> Image.Image:
     try:
         with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                raise _too_large(path, f"{image.width} x {image.height} pixels, the limit is {max_pixels}")
-            image.load()
-            return _rgb(ImageOps.exif_transpose(image))
+            return upright(image, max_pixels, where=str(path))
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(path, str(error)) from None
+        raise _too_large(str(path), str(error)) from None
     except Image.UnidentifiedImageError:
         raise ImageError("not_an_image", "the file is not an image", where=str(path), fix=f"formats read: {', '.join(FORMATS)}") from None
+    except Exception as error:
+        raise _corrupt(str(path), error) from None
+
+
+def upright(image: Image.Image, max_pixels: int = MAX_PIXELS, where: str = "the image") -> Image.Image:
+    """An opened image, decoded, upright, mode RGB.
+
+    Args:
+        image: decoded or not yet.
+        max_pixels: width x height above which it is refused before any pixel is decoded.
+        where: names it in an error.
+
+    Raises:
+        ImageError: with `.reason` image_too_large or corrupt_image.
+    """
+    if image.width * image.height > max_pixels:
+        raise _too_large(where, f"{image.width} x {image.height} pixels, the limit is {max_pixels}")
+    try:
+        image.load()
+        return _rgb(ImageOps.exif_transpose(image))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(where, str(error)) from None
     except Exception as error:  # decoders answer damaged bytes with any exception
-        raise ImageError("corrupt_image", f"the image is damaged: {error}", where=str(path), fix="fetch or export it again") from None
+        raise _corrupt(where, error) from None
 
 
-def _too_large(path: Path, what: str) -> ImageError:
-    return ImageError("image_too_large", f"the image is too large: {what}", where=str(path), fix="scale it down")
+def _corrupt(where: str, error: Exception) -> ImageError:
+    return ImageError("corrupt_image", f"the image is damaged: {error}", where=where, fix="fetch or export it again")
+
+
+def _too_large(where: str, what: str) -> ImageError:
+    return ImageError("image_too_large", f"the image is too large: {what}", where=where, fix="scale it down")
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -239,6 +239,8 @@ class Method(nn.Module):
     """trained by gradient steps; False: `prepare` is the whole training and uses no seed"""
     factual_only: ClassVar[bool] = False
     """answers from words or replies instead of features, of which only the post's own are held: no swapped, context or core views"""
+    contexts: ClassVar[bool] = False
+    """answers look at the context views t_s and v_s beside the post"""
     sides: ClassVar[tuple[str, ...]] = ()
     """swapped sides that selection looks at: "text", "image" """
     split_roles: ClassVar[Mapping[str, str]] = {"train": "train", "valid": "valid"}

@@ -27,6 +27,7 @@ from causalroute.routing import Routing, route
 class Mediated(Method):
     """A method with evidence, a gate and `per_kind` experts of each of its kinds; a subclass calls `mediate` and says what `within` and `bias` are."""
 
+    contexts = True
     sides = ("text", "image")
     bias: Tensor | None
 

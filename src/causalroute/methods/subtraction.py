@@ -31,6 +31,8 @@ class Settings:
 class Method(erm.Method):
     """See the module."""
 
+    contexts = True
+
     def __init__(self, settings: Settings, shape: Shape, generator: Generator) -> None:
         super().__init__(erm.Settings(), shape, generator)
         self.settings = settings

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from causalroute.counterfactual.image.task import Task
-from causalroute.counterfactual.image.vanilla import train_vanilla
+from causalroute.counterfactual.image.vanilla import Vanilla, train_vanilla
 from causalroute.counterfactual.views import MASK
 from causalroute.errors import UserError
 from causalroute.features.backbone import Backbone, load_backbone
@@ -51,15 +51,24 @@ def answers_of(task: Task) -> Answers:
         raise UserError("an image editor that looks at a model needs a backbone", where="editors: image", fix="pass --backbone")
     backbone: Any = load_backbone(*sources.backbone)
     if hasattr(backbone, "project_image"):
-        directions = text_directions(backbone, task.core_texts)
-        (blank,) = text_directions(backbone, [MASK])
-        return Answers(backbone, backbone.project_image, directions, _similarities(directions, blank), True)
+        return of_towers(backbone, task.core_texts)
     if not backbone.has_images:
         raise UserError("the posts have images and the backbone has no image tower", where="backbones", fix="set image_model, or use a dual encoder")
     if sources.features is None:
         raise UserError("this image editor needs the factual features of an encoder pair", fix="make features/{dataset}/{backbone}/factual.safetensors first")
     text, visual = (torch.from_numpy(found) for found in sources.features(task.posts.ids))
-    vanilla = train_vanilla(task.posts, text, visual, task.seed)
+    return of_head(backbone, train_vanilla(task.posts, text, visual, task.seed))
+
+
+def of_towers(backbone: Any, core_texts: Sequence[str]) -> Answers:
+    """What a dual encoder says to M posts with these core texts."""
+    directions = text_directions(backbone, core_texts)
+    (blank,) = text_directions(backbone, [MASK])
+    return Answers(backbone, backbone.project_image, directions, _similarities(directions, blank), True)
+
+
+def of_head(backbone: Any, vanilla: Vanilla) -> Answers:
+    """What an encoder pair says through a fusion head to the posts beside it."""
     return Answers(backbone, backbone.encode_images, vanilla.gradients(), vanilla.answers, False)
 
 

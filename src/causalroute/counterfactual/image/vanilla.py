@@ -8,6 +8,7 @@ Letters: M posts, B of them in a batch, Dt and Dv widths of text and image featu
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -54,7 +55,42 @@ class Vanilla:
         return self.head(torch.cat([text, image], 1)), self.head(torch.cat([torch.zeros_like(text), image], 1))
 
 
+@dataclasses.dataclass(frozen=True)
+class Fusion:
+    """A trained head with the scales of what it reads: all that a post which was not there needs."""
+
+    head: torch.nn.Module
+    """(B, Dt + Dv) standardised -> (B, C)"""
+    text: tuple[torch.Tensor, torch.Tensor]
+    """mean and deviation of the text features of the train split, (Dt,) each"""
+    image: tuple[torch.Tensor, torch.Tensor]
+    """the same of the image features, (Dv,) each"""
+
+    def beside(self, text: torch.Tensor, image: torch.Tensor) -> Vanilla:
+        """The head and M posts with features (M, Dt) and (M, Dv)."""
+        return Vanilla(self.head, heads.standardised(text, self.text), heads.standardised(image, self.image), *self.image)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """By name, as `of` takes them."""
+        scales = {"text.mean": self.text[0], "text.std": self.text[1], "image.mean": self.image[0], "image.std": self.image[1]}
+        return scales | {f"head.{name}": value for name, value in self.head.state_dict().items()}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, torch.Tensor]) -> Fusion:
+        """From what `tensors` gave."""
+        weights = {name.removeprefix("head."): value for name, value in tensors.items() if name.startswith("head.")}
+        first, last = weights["0.weight"], weights["2.weight"]
+        head = heads.blank(first.shape[1], last.shape[0])
+        head.load_state_dict(weights)
+        return cls(head, (tensors["text.mean"], tensors["text.std"]), (tensors["image.mean"], tensors["image.std"]))
+
+
 def train_vanilla(posts: Posts, text: torch.Tensor, image: torch.Tensor, seed: int) -> Vanilla:
+    """The fusion head of M posts, beside them; arguments as in `fit_fusion`."""
+    return fit_fusion(posts, text, image, seed).beside(text.float(), image.float())
+
+
+def fit_fusion(posts: Posts, text: torch.Tensor, image: torch.Tensor, seed: int) -> Fusion:
     """The fusion head of M posts.
 
     Args:
@@ -65,12 +101,12 @@ def train_vanilla(posts: Posts, text: torch.Tensor, image: torch.Tensor, seed: i
     """
     train = torch.from_numpy(np.flatnonzero(posts.train))
     text, image = text.float(), image.float()
-    scale = heads.scale_of(image[train])
-    text, image = heads.standardised(text, heads.scale_of(text[train])), heads.standardised(image, scale)
-    inputs, labels, source = torch.cat([text, image], 1), torch.tensor(posts.labels), torch_generator(seed, "fusion head")
+    scales = heads.scale_of(text[train]), heads.scale_of(image[train])
+    inputs = torch.cat([heads.standardised(text, scales[0]), heads.standardised(image, scales[1])], 1)
+    labels, source = torch.tensor(posts.labels), torch_generator(seed, "fusion head")
 
     def batch() -> tuple[torch.Tensor, torch.Tensor]:
         rows = train[torch.randint(len(train), (heads.BATCH,), generator=source)]
         return inputs[rows], labels[rows]
 
-    return Vanilla(heads.fit(inputs.shape[1], posts.classes, batch, STEPS, DECAY, source), text, image, *scale)
+    return Fusion(heads.fit(inputs.shape[1], posts.classes, batch, STEPS, DECAY, source), *scales)

@@ -150,9 +150,13 @@ def _row(plan: _Plan, row: int) -> tuple[object, ...]:
     spans = [{"start": tokens[i].start, "end": tokens[i].end} for i in np.flatnonzero(mark)]
     ratio = float(mark.mean()) if len(mark) else 0.0
     distance = float(np.mean([s.edits for s in swapped])) / max(1, len(tokens))
-    kept = mark | np.array([plan.style and token.kind in SURFACE for token in tokens], dtype=bool)
-    t_s, t_c = masked(text, tokens, ~kept, MASK), masked(text, tokens, mark, MASK)
-    return t_s, t_c, [s.text for s in swapped], names, spans, ratio, distance, all(s.text != text for s in swapped)
+    return *sides_of(text, tokens, mark, plan.style), [s.text for s in swapped], names, spans, ratio, distance, all(s.text != text for s in swapped)
+
+
+def sides_of(text: str, tokens: list[Token], mark: NDArray[np.bool_], style: bool) -> tuple[str, str]:
+    """t_s and t_c (module rules)."""
+    kept = mark | np.array([style and token.kind in SURFACE for token in tokens], dtype=bool)
+    return masked(text, tokens, ~kept, MASK), masked(text, tokens, mark, MASK)
 
 
 def swap(

@@ -1,0 +1,91 @@
+"""A saved model: one folder that predicts without the data it was trained on.
+
+config.json                classes, method, backbone, editor, temperatures, results, what made it
+<method>.safetensors       weights of all training seeds and the scales of the features: of the method, and of the biased reference beside it
+editor.safetensors         what the editor fitted, where that is more than words
+reference.png              stands in for a missing image: the blurred mean train image
+backbone/                  the frozen encoder, unless it is a pinned hub id or a Python package
+README.md                  the model card
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from causalroute.config import Backbone, parse
+from causalroute.errors import UserError
+from causalroute.evaluation.predict import Weights
+from causalroute.features.folders import PACKAGE
+from causalroute.io import canonical_json, read_json, read_tensors
+
+FORMAT = 1
+"""Raised when a folder of the version before can no longer be read."""
+CONFIG, EDITOR, REFERENCE, CARD, BACKBONE = "config.json", "editor.safetensors", "reference.png", "README.md", "backbone"
+FIELDS = ("model", "text_model", "image_model")
+"""Settings of a backbone that name a model."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Bundle:
+    """What lies in the folder of a saved model."""
+
+    folder: Path
+    config: dict[str, Any]
+    """config.json"""
+    backbone: Backbone
+    """settings of the frozen encoder, its folders found"""
+
+    def weights(self, method: str) -> Weights:
+        """Weights of the method or of its reference."""
+        return Weights(self.folder / f"{method}.safetensors")
+
+    def editor(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
+        """What `causalroute.counterfactual.fitted.restored` takes; None where the model has no editor."""
+        told = self.config["editor"]
+        if told is None:
+            return None
+        path = self.folder / EDITOR
+        return told, read_tensors(path)[0] if path.is_file() else {}
+
+
+def open_bundle(folder: Path | str, backbone: str = "") -> Bundle:
+    """The saved model in `folder`; weights are read when they are asked for.
+
+    Args:
+        folder: written by `assemble`.
+        backbone: another folder for the frozen encoder: of the model, or with sub-folders text_model and image_model.
+
+    Raises:
+        UserError: there is no saved model, a file is missing, or it is of a later version.
+    """
+    folder = Path(folder)
+    path = folder / CONFIG
+    if not path.is_file():
+        fix = "name the folder `model` that `causalroute train` or `causalroute export` wrote"
+        raise UserError("this is no saved model: config.json is missing", where=str(folder), fix=fix)
+    config = read_json(path)
+    if not isinstance(config, dict) or "causalroute" not in config:
+        raise UserError("this config.json is not of a saved causalroute model", where=str(path), fix="name the folder that `causalroute export` wrote")
+    if config["causalroute"] > FORMAT:
+        what = f"the model was saved in format {config['causalroute']}, this version reads up to {FORMAT}"
+        raise UserError(what, where=str(path), fix="upgrade causalroute")
+    for name in filter(None, (config["method"], config["reference"])):
+        if not (folder / f"{name}.safetensors").is_file():
+            raise UserError(f"the weights of {name!r} are missing", where=str(folder), fix="copy the whole folder, or export the model again")
+    return Bundle(folder, config, _located(config["backbone"]["settings"], folder, backbone))
+
+
+def _located(settings: dict[str, Any], folder: Path, other: str) -> Backbone:
+    """Settings whose folders inside the saved model are found, or replaced by `other`; packages stay what they are."""
+
+    def place(key: str, value: str) -> str:
+        if other and value and not value.startswith(PACKAGE):
+            return str(Path(other) / key if (Path(other) / key).is_dir() else other)
+        return str(folder / value) if value.startswith(f"{BACKBONE}/") else value
+
+    found = settings | {key: place(key, settings[key]) for key in FIELDS}
+    return parse(Backbone, canonical_json(found), where=f"{folder / CONFIG}: backbone")

@@ -1,0 +1,96 @@
+"""A finished run of a small planted data set on tiny models, made by the stages themselves, in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.unit.tiny_models import save_bert, save_clip, save_mobilenet
+
+from causalroute import plan
+from causalroute.config import Config, parse
+from causalroute.io import canonical_json
+
+NAME = "small"
+PLANTED = {"seed": 0, "train": 120, "valid": 60, "test": 40, "rho_text": 0.9, "rho_image": 0.9, "label_noise": 0.0}
+METHODS: dict[str, dict[str, Any]] = {
+    "erm": {},
+    "bag_of_words": {},
+    "double_swap": {},
+    "subtraction": {},
+    "causal_moe": {"context_steps": 40, "per_kind": 2},
+    "causal_moe@learned": {"context_steps": 40, "router": "learned"},
+}
+
+
+def params(kind: str, editor: Mapping[str, Any], **dataset: Any) -> dict[str, Any]:
+    """params.yaml of the run; `kind` is clip or pair, `model` its folder."""
+    backbone = {"kind": "dual_encoder", "model": "tiny"} if kind == "clip" else {"kind": "encoder_pair", "text_model": "tiny/text", "image_model": "tiny/image"}
+    chosen = {
+        "format": "planted",
+        "task": "sarcasm",
+        "classes": ["literal", "sarcastic"],
+        "positive": "sarcastic",
+        "backbone": "tiny",
+        "editor": "mine",
+        "methods": list(METHODS),
+        "sources": [{"kind": "planted"}],
+        "planted": PLANTED,
+    }
+    return {
+        "run": [NAME],
+        "replicates": {"seeds": 2, "per_job": 1},
+        "train": {"epochs": 3, "batch_size": 32, "hidden": 16},
+        "methods": METHODS,
+        "editors": {"mine": {"text": "lexicon", "image": "saliency", "swaps": 1, "z": 2.0, **editor}},
+        "gate": {"folds": 2, "min_posts": 20, "max_auc": 1.0, "max_cue_left": 9.0, "min_label_kept": -9.0},
+        "evaluate": {"bootstrap": 50},
+        "datasets": {NAME: chosen | dataset},
+        "backbones": {"tiny": {**backbone, "batch_size": 8}},
+    }
+
+
+def finish(root: Path, kind: str = "clip", editor: Mapping[str, Any] | None = None, **dataset: Any) -> Path:
+    """Runs every stage up to the predictions in `root`, which is returned."""
+    values = params(kind, editor or {}, **dataset)
+    (root / "params.yaml").write_text(yaml.safe_dump(values))
+    if kind == "clip":
+        save_clip(root / "tiny")
+    else:
+        save_bert(root / "tiny" / "text")
+        save_mobilenet(root / "tiny" / "image")
+    config = parse(Config, canonical_json(values), where="params.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for stage, asked, extra in _jobs(config):
+            arguments = [text for key, value in {**asked, **extra}.items() for text in (f"--{key}", value)]
+            settings = plan.stage_config(config, stage, **{key: value for key, value in asked.items() if value != "reference"})
+            with contextlib.redirect_stderr(io.StringIO()):
+                assert import_module(f"causalroute.stages.{stage}").main([*arguments, "--config", settings]) == 0
+    return root
+
+
+def _jobs(config: Config) -> list[tuple[str, dict[str, str], dict[str, str]]]:
+    """Stage, what its settings are asked for, and its other arguments, in order."""
+    data = {"dataset": NAME}
+    edited = data | {"editor": "mine", "backbone": "tiny"}
+    jobs = [("fetch", data, {}), ("prepare", data, {}), ("counterfactuals", data | {"editor": "reference"}, {})]
+    jobs += [("features", data | {"backbone": "tiny"}, {"views": "factual"}), ("counterfactuals", edited, {})]
+    jobs += [("features", data | {"backbone": "tiny"}, {"views": "mine"}), ("gate", edited, {})]
+    for method in config.datasets[NAME].methods:
+        for span in plan.chunks(config.replicates):
+            jobs += [(stage, data | {"method": method}, {"seeds": span}) for stage in ("train", "evaluate")]
+    return jobs
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a saved model."""
+    found: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    return found
