@@ -29,6 +29,7 @@ from causalroute.counterfactual.text.swap import sides_of
 from causalroute.counterfactual.tokens import Token, tokenize
 from causalroute.counterfactual.views import visual_side
 from causalroute.errors import UserError
+from causalroute.features.window import Window
 
 Features = Callable[[Sequence[str]], tuple[NDArray[np.float32], NDArray[np.float32]]]
 
@@ -73,7 +74,9 @@ class Cores:
     mask: NDArray[np.bool_] | None = None
     """(m, m), for an editor that finds the same in every image"""
 
-    def find(self, backbone: Any, images: Sequence[Image.Image], core_texts: Sequence[str], text: torch.Tensor, image: torch.Tensor) -> NDArray[np.bool_]:
+    def find(
+        self, backbone: Any, images: Sequence[Image.Image], core_texts: Sequence[str], text: torch.Tensor, image: torch.Tensor, window: Window | None = None
+    ) -> NDArray[np.bool_]:
         """Core masks of M images: (M, m, m), True = core.
 
         Args:
@@ -82,12 +85,13 @@ class Cores:
             core_texts: t_c of each.
             text: (M, Dt) factual text features.
             image: (M, Dv) factual image features.
+            window: as in `maps.find_cores`.
         """
         if self.mask is not None:
             return np.repeat(self.mask[None], len(images), axis=0)
         answers = of_towers(backbone, core_texts) if self.fusion is None else of_head(backbone, self.fusion.beside(text, image))
         heat = import_module(f"causalroute.counterfactual.image.{self.module}").heat_of(answers)
-        masks, _ = maps.find_cores(backbone, images.__getitem__, len(images), heat, self.share, self.side)
+        masks, _ = maps.find_cores(backbone, images.__getitem__, len(images), heat, self.share, self.side, window=window)
         return masks
 
 

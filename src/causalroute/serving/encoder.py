@@ -6,6 +6,7 @@ Letters: M inputs, Dt and Dv widths.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,9 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from causalroute.config import Backbone
+from causalroute.counterfactual.image.maps import square_window
 from causalroute.counterfactual.views import MASK
 from causalroute.errors import UserError
 from causalroute.features.backbone import library_versions, load_backbone
+from causalroute.features.window import Window
 
 
 class Encoder:
@@ -37,6 +40,11 @@ class Encoder:
             named = ", ".join(filter(None, (settings.model, settings.text_model, settings.image_model)))
             fix = "name the very files it was trained on (revision, preprocessing and batch size included), or train again"
             raise UserError("the backbone is not the one that the model was trained on", where=named, fix=fix)
+
+    @functools.cached_property
+    def window(self) -> Window:
+        """Part of a squeezed image that reaches the model."""
+        return square_window(self.backbone)
 
     @property
     def longest(self) -> int:

@@ -97,7 +97,8 @@ def _images(
     if editor is None or editor.image is None or not rows:
         return v, {"v_s": v} if contexts else {}, {}
     core_texts = [editor.text.sides(posts[row].text)[1] for row in rows]
-    masks = dict(zip(rows, editor.image.find(encoder.backbone, list(shown.values()), core_texts, t[rows], v[rows]), strict=True))
+    found = editor.image.find(encoder.backbone, list(shown.values()), core_texts, t[rows], v[rows], encoder.window)
+    masks = dict(zip(rows, found, strict=True))
     for row, mask in masks.items():
         if not USABLE[0] <= mask.mean() <= USABLE[1]:
             warnings[row].append("no core was found in the image")

@@ -9,6 +9,7 @@ Letters: M posts, B of them in a batch, D width of the answer's features.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -63,7 +64,7 @@ def answers_of(task: Task) -> Answers:
 def of_towers(backbone: Any, core_texts: Sequence[str]) -> Answers:
     """What a dual encoder says to M posts with these core texts."""
     directions = text_directions(backbone, core_texts)
-    (blank,) = text_directions(backbone, [MASK])
+    blank = functools.cache(lambda: text_directions(backbone, [MASK])[0])  # few editors ask for it
     return Answers(backbone, backbone.project_image, directions, _similarities(directions, blank), True)
 
 
@@ -72,9 +73,9 @@ def of_head(backbone: Any, vanilla: Vanilla) -> Answers:
     return Answers(backbone, backbone.encode_images, vanilla.gradients(), vanilla.answers, False)
 
 
-def _similarities(directions: torch.Tensor, blank: torch.Tensor) -> Scores:
+def _similarities(directions: torch.Tensor, blank: Callable[[], torch.Tensor]) -> Scores:
     def scores(rows: list[int], features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return (features * directions[rows]).sum(1), features @ blank
+        return (features * directions[rows]).sum(1), features @ blank()
 
     return scores
 

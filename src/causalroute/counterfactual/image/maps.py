@@ -20,14 +20,16 @@ from causalroute.counterfactual.image.refine import core_masks
 from causalroute.counterfactual.image.task import Found
 from causalroute.features.backbone import Backbone
 from causalroute.features.encode import ordered_map
-from causalroute.features.window import crop_window
+from causalroute.features.window import Window, crop_window
 
 SQUARE = 256
 """Largest side in pixels of the squeezed image that a backbone's preprocessing gets."""
 Heat = Callable[[torch.Tensor, list[int]], torch.Tensor]
 
 
-def find_cores(backbone: Backbone, image: Callable[[int], Image.Image], count: int, heat: Heat, share: float, side: int, threads: int = 1) -> Found:
+def find_cores(
+    backbone: Backbone, image: Callable[[int], Image.Image], count: int, heat: Heat, share: float, side: int, threads: int = 1, window: Window | None = None
+) -> Found:
     """Core masks and thumbnails of M = `count` images.
 
     Args:
@@ -38,19 +40,25 @@ def find_cores(backbone: Backbone, image: Callable[[int], Image.Image], count: i
         share: rho of `refine.core_masks`.
         side: m.
         threads: batches worked on at a time; changes no bit of the result.
+        window: part of a square that reaches the model; found out where it is not known (`square_window`).
     """
-    window = crop_window(backbone, (SQUARE, SQUARE))
+    seen = window or square_window(backbone)
 
     def work(rows: range) -> Found:
         squares = [squeeze(image(row)) for row in rows]
         pixels = torch.stack([backbone.preprocess(square) for square in squares])
-        warm = place(heat(pixels, list(rows)), window, side)
+        warm = place(heat(pixels, list(rows)), seen, side)
         thumbnails = np.stack([np.asarray(square.resize((side, side), Image.Resampling.BOX)) for square in squares])
         return core_masks(warm, thumbnails, share), thumbnails
 
     with ThreadPoolExecutor(threads) as pool:
         masks, small = zip(*ordered_map(pool, work, _batches(count, backbone.image_batch), threads + 1), strict=True)
     return np.concatenate(masks), np.concatenate(small)
+
+
+def square_window(backbone: Backbone) -> Window:
+    """Part of a squeezed image that reaches the model."""
+    return crop_window(backbone, (SQUARE, SQUARE))
 
 
 def _batches(count: int, size: int) -> Iterator[range]:
