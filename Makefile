@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" PYTHONPATH="$(CURDIR)/src" OMP_NUM_THREADS=1
 WORKERS ?= 2
 
-.PHONY: help reproduce ablation sweep test test-fast lint format schema lock clean
+.PHONY: help reproduce ablation sweep test test-fast lint format schema docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ format: $(READY) ## rewrite the code in the house layout
 
 schema: $(READY) ## write workflow/schemas/params.schema.json and docs/params.md from the dataclasses
 	@$(RUN) python -m causalroute.schema
+
+docs: $(READY) ## build the documentation into site/ (to read it: python -m http.server -d site)
+	@$(RUN) NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 lock: ## newest versions that pyproject.toml allows -> constraints.txt
 	@PYTHON="$(PYTHON)" UPGRADE=1 sh scripts/bootstrap.sh

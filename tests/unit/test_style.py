@@ -89,7 +89,8 @@ ALLOWED = {  # a package -> the packages of causalroute it may import, beside it
     "evaluation": {"methods", "model", "routing", "training"},
     "report": {"evaluation", "methods", "counterfactual"},
     "serving": {"data", "features", "counterfactual", "methods", "model", "routing", "training", "evaluation", "report"},
-    "cli": {"audit", "data", "evaluation", "features", "report", "serving"},
+    "doctor": {"features", "routing"},
+    "cli": {"audit", "data", "doctor", "evaluation", "features", "report", "serving"},
 }
 
 
