@@ -59,6 +59,16 @@ def audit_page(dataset: str) -> Path:
     return Path("data") / dataset / "audit.html"
 
 
+def errors_page(dataset: str) -> Path:
+    """HTML: test posts that a method gets wrong, and those it mends. It shows posts and photos, so it stays out of git."""
+    return Path("data") / dataset / "errors.html"
+
+
+def costs_page(dataset: str) -> Path:
+    """HTML: what the run cost on this machine, and its git revision. It differs from machine to machine, so it stays out of git."""
+    return Path("data") / dataset / "costs.html"
+
+
 def backbone(name: str) -> Path:
     """Folder of a backbone trained by the pipeline, in HuggingFace format."""
     return Path("models") / "backbones" / name

@@ -12,8 +12,8 @@ from typing import Any
 
 from causalroute.config import Config, Dataset, Replicates
 from causalroute.errors import UserError
-from causalroute.io import canonical_json
-from causalroute.provenance import constants
+from causalroute.io import canonical_json, sha256_bytes
+from causalroute.provenance import code_hash, constants
 from causalroute.variants import module_of
 
 COMMON = {"format", "table", "task", "classes"}
@@ -50,7 +50,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {  # sections of --config, as the stage p
     "search": ("dataset", "train", "search", "method"),
     "train": ("dataset", "train", "method", "searched", "backbone"),
     "evaluate": ("dataset", "evaluate", "method", "backbone"),
-    "report": ("dataset", "evaluate", "replicates", "methods", "searched"),
+    "report": ("dataset", "evaluate", "replicates", "methods", "searched", "made_by"),
     "ablate": ("dataset", "evaluate", "replicates"),
 }
 
@@ -73,6 +73,7 @@ def stage_config(config: Config, stage: str, *, dataset: str = "", method: str =
         "editor": lambda: dataclasses.asdict(config.editors[editor]) if editor else None,
         "backbone": lambda: dataclasses.asdict(config.backbones[backbone]) if backbone else None,
         "methods": lambda: {name: config.methods[name] for name in config.datasets[dataset].methods},
+        "made_by": lambda: made_by(config, dataset),
     }
     sections = {key: every[key]() if key in every else dataclasses.asdict(getattr(config, key)) for key in SECTIONS[stage]}
     return canonical_json({key: value for key, value in sections.items() if value is not None})
@@ -104,6 +105,34 @@ def dataset_section(dataset: Dataset, stage: str) -> dict[str, Any]:
     """A data set's settings as `stage` sees them: what it does not read is left at its default, or is a fixed stand-in."""
     values = dataclasses.asdict(dataset)
     return UNREAD | {key: value for key, value in values.items() if key in DATASET_FIELDS[stage]}
+
+
+def made_by(config: Config, dataset: str) -> dict[str, str]:
+    """Digests of the settings and of the code of every job that the results of a data set come from: equal ones mean the same run.
+
+    Raises:
+        UserError: a module that params.yaml names does not exist.
+    """
+    jobs = result_jobs(config, dataset)
+    settings = [canonical_json({"stage": stage, **names}) + stage_config(config, stage, **names) for stage, names in jobs]
+    modules = {module for stage, names in jobs for module in plugins(config, stage, **{key: name for key, name in names.items() if key != "backbone"})}
+    shared = canonical_json({"evaluate": dataclasses.asdict(config.evaluate), "replicates": dataclasses.asdict(config.replicates)})
+    digest = sha256_bytes(*(text.encode() for text in (*settings, shared)))
+    return {"settings": digest[:16], "code": code_hash("causalroute.stages.report", *sorted(modules))}
+
+
+def result_jobs(config: Config, dataset: str) -> list[tuple[str, dict[str, str]]]:
+    """(stage, names as `stage_config` takes them) of every job before the report; the gallery is not among them, for no result comes from it."""
+    chosen, named = config.datasets[dataset], {"dataset": dataset}
+    looking = looker(config, dataset)
+    backbones = list(dict.fromkeys([chosen.backbone, looking]))
+    found = [(stage, named) for stage in ("fetch", "prepare", "audit", "grade")]
+    found += [("pretrain", {"backbone": name}) for name in backbones if config.backbones[name].pretrain]
+    found += [("features", {**named, "backbone": name}) for name in backbones]
+    found += [("counterfactuals", {**named, "editor": editor, "backbone": looking}) for editor in graded_editors(config, dataset)]
+    found += [("gate", {**named, "editor": editor}) for editor in feature_editors(config, dataset)]
+    found += [("search", {**named, "method": method}) for method in searched(config, dataset, chosen.methods)]
+    return found + [(stage, {**named, "method": method}) for stage in ("train", "evaluate") for method in chosen.methods]
 
 
 def chunks(replicates: Replicates) -> list[str]:

@@ -21,7 +21,8 @@ from causalroute import io, layout
 from causalroute.counterfactual.changes import COMPARED, LONGEST, Piece, blanks, compared, shorten, struck
 from causalroute.counterfactual.pixels import pack_mask
 from causalroute.counterfactual.showcase import OUTLINE, REASONS, Card, Line, Shot, choose, data_uri, outlined
-from causalroute.report.gallery import render, usable, visible
+from causalroute.report.blocks import visible
+from causalroute.report.gallery import render, usable
 from causalroute.stages import gallery as gallery_stage
 
 NASTY = "<script>alert(1)</script> \"'& <img src=x onerror=alert(2)> \u202eevil\u200b [MASK] مرحبا 🙂 {{ 7 * 7 }} \x00 </dd></article>"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -16,58 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit import synthetic_predictions as synthetic
+from tests.unit.made_up_run import FAILED, FILES, METHODS, PASSED, SEEDS, prepare
 
-from causalroute import io, layout
-from causalroute.config import Dataset, Evaluate, Replicates
+from causalroute import layout
 from causalroute.errors import UserError
 from causalroute.evaluation.collect import chunks
 from causalroute.report import blocks, charts, headline, markdown, tables, write
 from causalroute.stages import report as stage
-
-METHODS = ("majority", "bag_of_words", "text_only", "erm", "double_swap", "causal_moe", "oracle_erm")
-SIZES = {"valid": 60, "id": 100, "ood": 100}
-HOSTILE = '<script>alert("x")</script>|`[y](z)`'
-PASSED = {"passed": True, "verdict": "passed", "reasons": [], "undecided": []}
-FAILED = {"passed": False, "verdict": "failed", "reasons": ["told from real posts"], "undecided": []}
-SEEDS = Replicates(seeds=3, per_job=2)
-FILES = ("metrics.json", "results.csv", "results.md", "report.html", *(f"plots/{name}.csv" for name in layout.PLOTS))
-
-
-def audit() -> dict[str, Any]:
-    token = {"class": "sarcastic", "in_class": 90, "log10_p": -40.2, "log_odds": 2.1, "posts": 100, "share": 0.9, "valid_posts": 20, "valid_share": 0.85}
-    return {
-        "shortcuts": [{"cue": HOSTILE, "kind": "hashtag", **token}, {"cue": "warmth", "kind": "image", "class": "literal", "auc": 0.4, "log10_p": -9.0}],
-        "associations": [{"cue": f"word{i}", "kind": "word", **token} for i in range(20)],
-        "counts": {"hashtag": 1, "image": 1},
-        "tests": {"made": 1200, "alpha": 0.05, "log10_bar": -4.4},
-        "probes": {"text": {"accuracy": 0.9, "low": 0.85, "high": 0.95, "majority": 0.5, "items": 360}},
-        "leaks": {"exact_text": 4, "exact_text_train": 3, "near_text": None, "conflicts_text": 2},
-        "duplicates": {"exact_text": 5, "near_text": None, "largest_group": 3},
-    }
-
-
-def prepare(data: Dataset, sizes: dict[str, int] = SIZES, visual: str = "image") -> list[str]:
-    """A whole run below the current folder; returns the stage's arguments."""
-    synthetic.write("toy", data, SEEDS, sizes)
-    train = {"items": 300, "labels": {name: 150 - i for i, name in enumerate(data.classes)}}
-    summary = {"classes": list(data.classes), "task": data.task, "visual": visual, "splits": {"train": train, "id": {"items": 100}}, "dropped": {HOSTILE: 1}}
-    io.write_json(layout.summary("toy"), summary)
-    io.write_json(layout.reports("toy") / "audit.json", audit())
-    grades = {HOSTILE: {"text": {"usable": 0.9}, "image": {}}, "other": {"text": {"usable": 0.9}, "image": {}, "gate": {"text": PASSED, "image": FAILED}}}
-    io.write_json(layout.reports("toy") / "counterfactuals.json", {"known_truth": False, "editors": grades})
-    ids = [f"{split}-{i:05d}" for split in ("id", "ood") for i in range(100)]
-    io.write_parquet(layout.manifest("toy"), pl.DataFrame({"id": ids, "pair": [None] * 100 + ids[:30] + [None] * 70}))
-    effect = pl.Series(np.tile([2.2, -2.2], 100), dtype=pl.Float32)
-    io.write_parquet(layout.truth("toy"), pl.DataFrame({"id": ids, "effect_text": effect, "effect_image": effect}))
-    for method in data.methods:
-        for first, last in chunks(SEEDS):
-            rows = [{"epoch": e, "seed": s, "train/loss": 1 / e, "valid/factual": 0.5 + e / 20} for s in range(first, last + 1) for e in (1, 2, 3)]
-            if method == "majority":
-                rows = [{"epoch": 0, "seed": s, "valid/factual": 0.5} for s in range(first, last + 1)]
-            pl.DataFrame(rows).write_csv(layout.run("toy", method, first, last) / "history.csv")
-    config = {"dataset": data, "evaluate": Evaluate(bootstrap=100), "replicates": SEEDS}
-    sections = {key: dataclasses.asdict(value) for key, value in config.items()}
-    return ["--dataset", "toy", "--config", json.dumps({**sections, "methods": {method: {} for method in data.methods}})]
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +96,9 @@ def test_page_is_self_contained_and_its_anchors_lead_somewhere(run: tuple[Path, 
     links = parsed(run[0])
     assert links.loads == []
     files = {anchor for anchor in links.anchors if not anchor.startswith("#")}
-    assert files == {"../../data/toy/audit.html", "../../counterfactuals/toy/gallery.html"}, "files of the same run"
+    beside = {"results.csv", "results.md", "results.tex", "README.md"}
+    aside = {f"../../{path('toy').as_posix()}" for path in (layout.audit_page, layout.gallery, layout.errors_page, layout.costs_page)}
+    assert files == beside | aside, "files of the same run"
     assert all(anchor.removeprefix("#") in links.ids for anchor in links.anchors if anchor not in files)
     text = (run[0] / "report.html").read_text()
     assert "url(" not in text

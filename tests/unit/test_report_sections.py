@@ -18,7 +18,7 @@ from causalroute.errors import UserError
 from causalroute.evaluation import claims as compared
 from causalroute.evaluation import collect, scoring, statistics
 from causalroute.evaluation.statistics import Sample
-from causalroute.report import blocks, claims, figures, grades, headline, markdown, page, shortcuts, tables
+from causalroute.report import blocks, claims, grades, headline, markdown, page, routing, shortcuts, tables
 
 EVALUATE = Evaluate(bootstrap=100)
 SEEDS = Replicates(seeds=3, per_job=2)
@@ -164,19 +164,29 @@ def test_grades_show_what_is_known() -> None:
     assert grades.section({}, "image") is None
 
 
-def test_gates_that_tell_posts_apart_are_shown_by_group(whole: scoring.Results) -> None:
+def test_routing_is_shown_by_split_and_group(whole: scoring.Results) -> None:
     table = tables.gates_table(whole, EVALUATE)
     assert set(table["family"]) >= {"", "source"}
     assert table["low"].min() >= 0
     assert table["high"].max() <= 1
-    varied = figures._gates(table, {"causal_moe": "causal_moe"})
-    assert varied is not None
-    assert "OOD source: tweet" in varied.svg
+    assert table.filter(pl.col("kind") == "experts")["name"].unique(maintain_order=True).to_list() == ["keep 1", "text 1", "image 1", "both 1"]
+    (varied,) = routing.heatmaps(table, {"erm": "erm", "causal_moe": "causal_moe"})
+    assert varied.svg.count('class="heat"') == 8 * len(table.filter((pl.col("split") == "ood") | (pl.col("group") == "")).unique(["split", "group"]))
+    both = table.filter((pl.col("split") == "ood") & (pl.col("group") == "tweet") & (pl.col("kind") == "gates") & (pl.col("name") == "TV"))["mean"][0]
+    assert f"<title>OOD source: tweet, gate both: {100 * both:.1f} %</title>" in varied.svg
+    assert "tells no posts apart" not in varied.caption
     flat = table.with_columns(pl.when(pl.col("name") == "TV").then(1.0).otherwise(0.0).alias("mean"), pl.lit(0.0).alias("spread"))
-    same = figures._gates(flat, {"causal_moe": "causal_moe"})
-    assert same is not None
+    (same,) = routing.heatmaps(flat, {"causal_moe": "causal_moe"}, "attributes")
     assert "tells no posts apart" in same.caption
-    assert "OOD source: tweet" not in same.svg
+    assert "gate attributes" in same.svg
+    assert "gate image" not in same.svg
+
+
+def test_experts_without_gates_have_numbers() -> None:
+    cube = np.full((2, 5, 6), 1 / 6)
+    assert tables.weight_names({"experts": cube})["experts"] == [f"expert {i}" for i in range(1, 7)]
+    assert tables.weight_names({"gates": cube[..., :4], "experts": cube})["experts"][-1] == "expert 6", "six are no multiple of four kinds"
+    assert tables.weight_names({"gates": cube[..., :4], "experts": np.ones((1, 1, 8))})["experts"][2:5] == ["text 1", "text 2", "image 1"]
 
 
 def test_posts_are_counted_by_split_and_class(whole: scoring.Results) -> None:

@@ -63,12 +63,12 @@ def files(args: argparse.Namespace) -> dict[str, tuple[list[str], list[str]]]:
         "search": (posts[:1], [search]),
         "train": ([*posts[:1], search], [f"{run}/weights.safetensors", f"{run}/history.csv", f"{run}/selection.json"]),
         "evaluate": ([f"{run}/weights.safetensors", f"{data}/test.parquet"], [f"{run}/predictions.parquet"]),
-        "report": (predictions, [f"reports/{d}/{name}" for name in REPORT]),
+        "report": (predictions, [*(f"reports/{d}/{name}" for name in REPORT), f"{data}/errors.html", f"{data}/costs.html"]),
         "ablate": (predictions, [f"reports/{d}/ablation/{name}" for name in ("metrics.json", "results.md", "results.csv")]),
     }
 
 
-REPORT = ["metrics.json", "results.md", "results.csv", "report.html", *(f"plots/{name}.csv" for name in layout.PLOTS)]
+REPORT = ["metrics.json", "results.md", "results.csv", "results.tex", "README.md", "report.html", *(f"plots/{name}.csv" for name in layout.PLOTS)]
 
 
 def write(path: Path, made: dict[str, object]) -> None:

@@ -11,6 +11,8 @@ rule ablate:
             "reports/{dataset}/ablation/results.md",
             caption="../report/ablation.rst",
             category="{dataset}",
+            subcategory="ablation",
+            labels={"what": "ablation", "format": "md"},
         ),
         "reports/{dataset}/ablation/results.csv",
     log:

@@ -59,6 +59,17 @@ def code(stage):
     return hashed
 
 
+def shown(path, caption, what, group="results"):
+    """`report()` of an output: pages that show posts have none, for a report of the workflow is meant to be passed on."""
+    return report(
+        path,
+        caption=f"../report/{caption}.rst",
+        category="{dataset}",
+        subcategory=group,
+        labels={"what": what, "format": Path(path).suffix[1:]},
+    )
+
+
 def _names(wildcards):
     named = {
         key: name

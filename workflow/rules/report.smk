@@ -6,23 +6,32 @@ rule report:
         searches=lambda w: searches(w.dataset, CONFIG.datasets[w.dataset].methods),
         audit=rules.audit.output,
         counterfactuals=rules.grade.output,
+        edited=lambda w: layout.counterfactuals(
+            w.dataset, CONFIG.datasets[w.dataset].editor
+        ),
+        reference=rules.reference.output,
+        source=rules.fetch.output.source,
         summary=rules.prepare.output.summary,
         manifest=rules.prepare.output.manifest,
         truth=rules.prepare.output.truth,
     output:
         "reports/{dataset}/metrics.json",
-        report(
-            "reports/{dataset}/results.md",
-            caption="../report/results.rst",
-            category="{dataset}",
-        ),
-        "reports/{dataset}/results.csv",
-        report(
-            "reports/{dataset}/report.html",
-            caption="../report/report.rst",
-            category="{dataset}",
-        ),
-        plots=expand("reports/{{dataset}}/plots/{table}.csv", table=layout.PLOTS),
+        shown("reports/{dataset}/report.html", "report", "report"),
+        shown("reports/{dataset}/results.md", "results", "table"),
+        shown("reports/{dataset}/results.csv", "metrics", "every metric"),
+        shown("reports/{dataset}/results.tex", "latex", "table"),
+        shown("reports/{dataset}/README.md", "card", "model card"),
+        shown("data/{dataset}/costs.html", "costs", "costs"),
+        "data/{dataset}/errors.html",
+        plots=[
+            shown(
+                f"reports/{{dataset}}/plots/{table}.csv",
+                "plots",
+                table.replace("_", " "),
+                "data behind the figures",
+            )
+            for table in layout.PLOTS
+        ],
     log:
         "logs/{dataset}/report.log",
     conda:

@@ -152,14 +152,15 @@ class _Pictures:
         views["swapped"] = self.inputs["v_swap"][at * self.swaps]
         found = []
         for name, view in views.items():
-            picture = _small(view.load(self.root))
+            picture = small(view.load(self.root))
             if view is self.files[post["id"]]:
                 picture = outlined(picture, unpack_mask(post["mask"], post["mask_side"]))
             found.append(Shot(name, data_uri(picture), f"{name}, post {post['id']}"))
         return found
 
 
-def _small(image: Image.Image) -> Image.Image:
+def small(image: Image.Image) -> Image.Image:
+    """The picture with its longer side of SIDE pixels."""
     from PIL import Image
 
     scale = SIDE / max(image.size)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from markupsafe import Markup
 
 ROWS = 15
 """Rows of a table shown; the rest is counted."""
@@ -46,6 +49,11 @@ def percent(value: float) -> str:
     return f"{round(100 * value, 1) + 0.0:.1f}"
 
 
+def signed(value: float) -> str:
+    """A difference of fractions in points, with its sign; never "-0.0"."""
+    return f"{round(100 * value, 1) + 0.0:+.1f}"
+
+
 def share(value: float | None) -> str:
     """A fraction as whole percent, "–" where unknown."""
     return "–" if value is None else f"{round(100 * value) + 0:d} %"
@@ -64,3 +72,21 @@ def cut(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], note: 
 def counted(found: Mapping[str, Any]) -> str:
     """{"no image": 3, "no text": 1} -> "3 no image, 1 no text"."""
     return ", ".join(f"{number(count)} {reason.replace('_', ' ')}" for reason, count in found.items() if count)
+
+
+def visible(text: str) -> str:
+    """Control characters as their pictures or code points, for they are invisible, end lines, or turn the direction of what follows."""
+    return text if text.isascii() and text.isprintable() else "".join(_visible(character) for character in text)
+
+
+def _visible(character: str) -> str:
+    if character.isspace():
+        return " "
+    if unicodedata.category(character) == "Cf" and character != "\u200d":  # the joiner makes one emoji of several
+        return f"⟨{ord(character):04X}⟩"
+    return "�" if unicodedata.category(character) in ("Cc", "Cs") else character
+
+
+def finalized(value: Any) -> Any:
+    """What a template prints of a value: words of the data with every control character visible."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value

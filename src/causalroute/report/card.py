@@ -35,8 +35,8 @@ def card(config: Mapping[str, Any], metrics: Metrics) -> str:
 
     Args:
         config: `dataset`, `task`, `classes`, `method`, `reference` (the biased model beside it, or ""), `visual` (image, attributes or none), `backbone` (name
-            or hub id), `seeds` (how many, or which), `made_by` (name -> version or digest); `base_model` (a hub id) where the backbone is on the hub, `confidence` of the intervals
-            where it is not .95.
+            or hub id), `seeds` (how many, or which), `made_by` (name -> version or digest); `base_model` (a hub id) where the backbone is on the hub,
+            `confidence` of the intervals where it is not .95.
         metrics: content of metrics.json: method -> split -> metric -> mean, low, high, seeds.
     """
     method, reference = str(config["method"]), str(config.get("reference") or "")
@@ -120,18 +120,16 @@ def _measured(config: Mapping[str, Any], splits: list[str]) -> str:
     seeds = config["seeds"] if isinstance(config["seeds"], int) else len(config["seeds"])
     posts = "; ".join(f"{TITLES[split]}: {SPLITS[split]}" for split in splits)
     return (
-        f"Percent, mean over {seeds} training seed{'s' if seeds > 1 else ''}, in brackets its {100 * config.get('confidence', 0.95):g} % interval over seeds and test posts jointly. "
-        f"{posts}. "
+        f"Percent, mean over {seeds} training seed{'s' if seeds > 1 else ''}, in brackets its {100 * config.get('confidence', 0.95):g} % interval "
+        f"over seeds and test posts jointly. {posts}. "
         "Worst group: lowest accuracy over groups of posts. Consistency: answer kept when both contexts are those of another post. ECE: after one temperature "
         "fitted on validation posts. Epoch and temperature were chosen on validation posts, nothing on test posts."
     )
 
 
 def _limits(config: Mapping[str, Any], metrics: Metrics, splits: list[str]) -> str:
-    method, found = (
-        str(config["method"]),
-        ["Which words and regions count as context was estimated from the training posts; a cue the editor missed is still used."],
-    )
+    method = str(config["method"])
+    found = ["Which words and regions count as context was estimated from the training posts; a cue that the editor missed may still be used."]
     if "ood" not in splits:
         found.append("There were no posts where the shortcut misleads: how much the model still leans on it was seen on groups and swapped contexts alone.")
     worst = [(TITLES[split], metrics[method][split]["worst_group"]) for split in splits if "worst_group" in metrics[method][split]]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from causalroute.config import Evaluate
 from causalroute.evaluation.claims import CONTROL, PROPOSED, Gap, Versus, against_control, gap
 from causalroute.evaluation.scoring import REFERENCE, Results, Row
-from causalroute.report.blocks import Table, code, percent
+from causalroute.report.blocks import Table, code, percent, signed
 from causalroute.report.tables import verdict
 
 TITLES = {"id": "ID", "ood": "OOD", "neutral": "neutral", "clean": "clean", "valid": "valid"}
@@ -41,7 +41,7 @@ def sentences(results: Results, evaluate: Evaluate) -> list[str]:
 def points(value: float, low: float, high: float, judged: str = "") -> str:
     """A difference in points with its interval; says so where the interval alone would judge otherwise than Holm's test."""
     alone = " before Holm's correction" if judged == "same" and (low > 0 or high < 0) else ""
-    return f"{100 * value:+.1f} points [{percent(low)}, {percent(high)}]{alone}"
+    return f"{signed(value)} points [{percent(low)}, {percent(high)}]{alone}"
 
 
 def _place(row: Row) -> str:

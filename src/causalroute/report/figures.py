@@ -10,7 +10,7 @@ import polars as pl
 from causalroute.evaluation.collect import TESTS
 from causalroute.evaluation.scoring import INVERTED, REFERENCE
 from causalroute.report import charts
-from causalroute.report.blocks import percent
+from causalroute.report.blocks import signed
 from causalroute.report.charts import Axis, Point, Series, nice_axis
 from causalroute.report.claims import TITLES
 
@@ -18,8 +18,6 @@ FOCUS = ("erm", "causal_moe")
 """Methods that figures with several curves per method show; others are in the tables."""
 ASIDE = ("majority", INVERTED)
 """Rows without a model of their own: in the tables, but figures would have to stretch for them."""
-SAME, SPREAD = 0.02, 0.05
-"""Gates whose means differ less between splits, and less between posts, count as constant."""
 EFFECT_NAMES = {"te": "TE", "nde_t": "NDE text", "nde_v": "NDE image", "nde_tv": "NDE both", "int": "INT", "tie": "TIE"}
 
 
@@ -34,7 +32,7 @@ class Figure:
 
 
 def figures(tables: Mapping[str, pl.DataFrame], names: Mapping[str, str]) -> list[Figure]:
-    """Every figure that the tables allow; `names` maps methods to printed names, in the order of the result table."""
+    """Every figure that the tables allow, but those on routing; `names` maps methods to printed names, in the order of the result table."""
     styles = {method: i for i, method in enumerate(names)}
     found = [
         _scatter(tables["id_vs_ood"], names, styles),
@@ -42,7 +40,7 @@ def figures(tables: Mapping[str, pl.DataFrame], names: Mapping[str, str]) -> lis
         *_groups(tables["groups"], names),
         _effects(tables["effects"], names),
     ]
-    found += [_gates(tables["gates"], names), *_reliability(tables["reliability"], names, styles), *_history(tables["history"], names, styles)]
+    found += [*_reliability(tables["reliability"], names, styles), *_history(tables["history"], names, styles)]
     return [figure for figure in found if figure is not None]
 
 
@@ -74,7 +72,7 @@ def _differences(table: pl.DataFrame, names: Mapping[str, str]) -> Figure | None
         series.append(Series(TITLES[split], i, points))
     x = nice_axis([v for one in series for p in one.points for v in (p.x_range or ())], f"accuracy minus {REFERENCE}, points", percent=True, zero=True)
     title = f"Difference from {REFERENCE}"
-    summary = "; ".join(f"{names[r['method']]}, {TITLES[r['split']]}: {100 * r['difference']:+.1f}" for r in part.iter_rows(named=True))
+    summary = "; ".join(f"{names[r['method']]}, {TITLES[r['split']]}: {signed(r['difference'])}" for r in part.iter_rows(named=True))
     caption = "Same items, same seeds. An interval that reaches the broken line leaves open whether there is any difference (before Holm)."
     return Figure("differences", title, caption, charts.rows_plot([names[m] for m in methods], series, x, title, summary))
 
@@ -98,11 +96,12 @@ def _groups(table: pl.DataFrame, names: Mapping[str, str]) -> list[Figure]:
             [names[m] for m in methods], series, Axis(0, 1, "accuracy, %", True, [i / 5 for i in range(6)]), title, _told(part, names, "group")
         )
         caption = "A short distance between the marks of a method means that it treats the groups alike. Lines are intervals."
-        found.append(Figure(f"groups_{_slug(family)}", title, caption, drawing))
+        found.append(Figure(f"groups_{slug(family)}", title, caption, drawing))
     return found
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """A part of an element's id."""
     return "".join(c if c.isascii() and c.isalnum() else "_" for c in text)
 
 
@@ -134,40 +133,6 @@ def _effects(table: pl.DataFrame, names: Mapping[str, str]) -> Figure | None:
     caption += " INT: what both contexts do together beyond their sum. TIE: what is left of TE without them." if "tie" in table["effect"] else ""
     title = "Estimated effects" + (" against planted ones" if table["planted"].count() else "")
     return Figure("effects", title, caption, charts.rows_plot(labels, series, x, "Effects by split", _told(table, names, "effect")))
-
-
-def _gates(table: pl.DataFrame, names: Mapping[str, str]) -> Figure | None:
-    """Bars of the mean gates by split; by group of the hard split as well where the router tells posts apart."""
-    part = table.filter(pl.col("kind") == "gates")
-    if part.is_empty():
-        return None
-    hard = next((split for split in ("ood", "id") if split in part["split"].to_list()), "")
-    constant = _constant(part)
-    chosen = part.filter((pl.col("group") == "") | ((pl.col("split") == hard) & (not constant)))
-    places = list(dict.fromkeys(zip(chosen["method"], chosen["split"], chosen["family"], chosen["group"], strict=True)))
-    several = len({method for method, *_ in places}) > 1
-    gates = list(dict.fromkeys(chosen["name"]))
-    groups = chosen.partition_by("method", "split", "family", "group", as_dict=True)
-    shares = [groups[place]["mean"].to_list() for place in places]
-    labels = [
-        (f"{names[m]}, " if several else "") + (f"{TITLES[s]} {family.removesuffix('_shortcut')}: {group}" if group else TITLES[s])
-        for m, s, family, group in places
-    ]
-    caption = "Mean over posts and seeds of each gate: keep both contexts, treat the text (T), the image (V), or both (TV). " + (constant or "")
-    return Figure("gates", "Mean gate weights", caption.strip(), charts.stacked(labels, gates, shares, "Mean gate weights", _told(part, names, "name")))
-
-
-def _constant(part: pl.DataFrame) -> str:
-    """What to say where the router sends (nearly) every post the same way; empty where it tells posts apart."""
-    whole = part.filter(pl.col("group") == "")
-    most = whole.sort("mean", descending=True).row(0, named=True)
-    weights, spread = whole.filter(pl.col("name") == most["name"])["mean"].to_list(), max(whole["spread"].to_list())
-    if max(weights) - min(weights) > SAME or spread > SPREAD:
-        return ""
-    return (
-        f"Here the router tells no posts apart: the mean weight of {most['name']} lies between {percent(min(weights))} and {percent(max(weights))} % in every "
-        f"split, with a standard deviation over posts of {percent(spread)} points at most. The gates explain nothing about single posts in this run."
-    )
 
 
 def _reliability(table: pl.DataFrame, names: Mapping[str, str], styles: Mapping[str, int]) -> list[Figure]:

@@ -5,7 +5,6 @@ It shows posts and photos of people, so it lies beside the counterfactuals, whic
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from markupsafe import Markup
 
 from causalroute import __version__
 from causalroute.counterfactual.showcase import Card
+from causalroute.report.blocks import finalized
 from causalroute.report.grades import verdicts
 from causalroute.report.page import template_text
 
@@ -31,7 +31,7 @@ def render(dataset: str, cards: Sequence[Card], gates: Mapping[str, Mapping[str,
         visual: what the visual side is; attribute words are never called an image.
     """
     environment = Environment(autoescape=True, loader=FunctionLoader(template_text), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.finalize = lambda value: visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    environment.finalize = finalized
     other = "attributes" if visual == "attributes" else "image"
     environment.filters["side"] = lambda name: name.replace("image", other)
     filters = {
@@ -57,16 +57,3 @@ def usable(card: Card, other: str = "image") -> str:
     """Which of the swaps may be trained on; `other` names the visual side."""
     sides = [side for side, ok in (("text", card.text_ok), (other, card.image_ok)) if ok]
     return " and ".join(sides) if sides else "none"
-
-
-def visible(text: str) -> str:
-    """Control characters as their pictures or code points, for they are invisible, end lines, or turn the direction of what follows."""
-    return text if text.isascii() and text.isprintable() else "".join(_visible(character) for character in text)
-
-
-def _visible(character: str) -> str:
-    if character.isspace():
-        return " "
-    if unicodedata.category(character) == "Cf" and character != "\u200d":  # the joiner makes one emoji of several
-        return f"⟨{ord(character):04X}⟩"
-    return "�" if unicodedata.category(character) in ("Cc", "Cs") else character

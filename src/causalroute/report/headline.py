@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from causalroute.config import Dataset, Evaluate
+from causalroute.evaluation.claims import PLAIN, PROPOSED
 from causalroute.evaluation.collect import TESTS
 from causalroute.evaluation.groups import MIN_ITEMS
 from causalroute.evaluation.scoring import INVERTED, REFERENCE, Results, Row
-from causalroute.report.blocks import number, percent
+from causalroute.report.blocks import number, percent, signed
 from causalroute.report.claims import TITLES
 from causalroute.report.tables import detectable, verdict
 from causalroute.variants import is_oracle, module_of
@@ -78,6 +79,12 @@ def kind(method: str) -> str:
     return "baseline" if module_of(method) in BASELINES else "method"
 
 
+def subject(methods: Sequence[str]) -> str:
+    """The method that the model card and the page of errors are about: the proposed one, else the first debiased one, else the last. No score is looked at."""
+    debiased = [method for method in methods if module_of(method) not in PLAIN and not is_oracle(method)]
+    return PROPOSED if PROPOSED in methods else [*methods[-1:], *debiased[:1]][-1]
+
+
 def name(method: str, visual: str) -> str:
     """A method's name as printed; says so where its visual side is attribute words, and where it is an oracle."""
     attributes = visual == "attributes" and module_of(method) in VISUAL
@@ -130,7 +137,7 @@ def findings(results: Results, evaluate: Evaluate, visual: str) -> list[Finding]
             row = results.find(method, split, "accuracy")
             side = verdict(row, 1 - evaluate.confidence)
             if side and row is not None and row.difference is not None:
-                sides[side].append(f"{name(method, visual)} {100 * row.difference:+.1f}")
+                sides[side].append(f"{name(method, visual)} {signed(row.difference)}")
         if any(sides.values()):
             found.append(Finding(TITLES[split], *(", ".join(side) or "none" for side in sides.values())))
     return found

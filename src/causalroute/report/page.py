@@ -13,11 +13,12 @@ from markupsafe import Markup
 from causalroute import __version__
 from causalroute.config import Dataset
 from causalroute.evaluation.scoring import REFERENCE, Results
-from causalroute.report.blocks import Section, Table, counted, number, percent, spans
+from causalroute.report.blocks import Section, Table, counted, finalized, number, percent, spans
 from causalroute.report.claims import TITLES
 from causalroute.report.figures import Figure
-from causalroute.report.headline import SIGNS, Column, Finding, Line, name
+from causalroute.report.headline import KINDS, SIGNS, Column, Finding, Line, kind, name
 from causalroute.report.tables import rounded, verdict
+from causalroute.report.verdict import Answer
 
 FOLDER = files("causalroute.report") / "templates"
 SECTIONS = {
@@ -36,6 +37,7 @@ class Detail:
     """One line of the long table: where, what, value, difference."""
 
     method: str
+    kind: str
     split: str
     metric: str
     mean: str
@@ -55,7 +57,8 @@ class Content:
     dataset: Dataset
     facts: Sequence[tuple[str, str]]
     posts: Table
-    claims: Sequence[str]
+    answers: Sequence[Answer]
+    verdict: Figure | None
     columns: Sequence[Column]
     lines: Sequence[Line]
     findings: Sequence[Finding]
@@ -66,8 +69,9 @@ class Content:
     calibration: Sequence[Sequence[str]]
     audit: Section | None
     grades: Section | None
+    errors: Table
     settings: Mapping[str, str]
-    digest: str
+    made: Sequence[tuple[str, str]]
 
 
 def template_text(filename: str) -> str:
@@ -79,13 +83,14 @@ def render(content: Content) -> str:
     """The page as text."""
     environment = Environment(autoescape=True, loader=FunctionLoader(template_text), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     chosen = {section: [f for f in content.figures if f.key.startswith(prefixes)] for section, prefixes in SECTIONS.items()}
+    environment.finalize = finalized
     environment.filters["spans"] = spans
     page = environment.get_template("report.html.j2")
     # The stylesheets and drawings are our own and escape what they quote; everything else goes through autoescape.
     style = Markup(template_text("page.css") + template_text("chart.css"))
-    script = Markup(template_text("sort.js"))
-    drawings = {figure.key: Markup(figure.svg) for figure in content.figures}
-    return page.render(c=content, sections=chosen, drawings=drawings, style=style, script=script, version=__version__, reference=REFERENCE)
+    script = Markup(template_text("sort.js") + template_text("filter.js"))
+    drawings = {figure.key: Markup(figure.svg) for figure in [*content.figures, *([content.verdict] if content.verdict else [])]}
+    return page.render(c=content, sections=chosen, drawings=drawings, style=style, script=script, version=__version__, reference=REFERENCE, kinds=KINDS)
 
 
 def details(results: Results, visual: str, alpha: float) -> list[Detail]:
@@ -98,7 +103,7 @@ def details(results: Results, visual: str, alpha: float) -> list[Detail]:
         show = (lambda v: f"{rounded(v):.3f}") if scale else percent
         difference = "" if row.difference is None else ("+" if row.difference > 0 else "") + show(row.difference)
         p = "" if row.p_holm is None else "< .001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}".lstrip("0")
-        place = (name(row.method, visual), row.split, row.metric)
+        place = (name(row.method, visual), kind(row.method), row.split, row.metric)
         found.append(Detail(*place, show(row.mean), f"{show(row.low)}, {show(row.high)}", difference, p, SIGNS[verdict(row, alpha)], rounded(row.mean) or 0.0))
     return found
 

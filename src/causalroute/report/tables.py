@@ -23,6 +23,8 @@ PLANTED = {"nde_t": "effect_text", "nde_v": "effect_image"}
 TRAINED = ("valid", "id")
 """Splits distributed like the train split: planted effects are those of an item's own split, estimated ones those that training showed."""
 CI = ("mean", "low", "high")
+KINDS = dict(zip(GATES, ("keep", "text", "image", "both"), strict=True))
+"""Gate -> which of the contexts it treats, as experts are called by it."""
 
 
 def rounded(value: float | None) -> float | None:
@@ -151,16 +153,31 @@ def gates_table(results: Results, evaluate: Evaluate) -> pl.DataFrame:
                 parts += [(family, name, answers.items.groups[family] == name) for family, name in groups.cells(answers.items.groups, groups.MIN_ITEMS)]
             for family, group, inside in parts:
                 place = {"method": method, "split": split, "family": family, "group": group, "n": int(inside.sum())}
-                rows += [place | one for kind, cube in answers.weights.items() for one in _gate_rows(kind, cube[:, inside], evaluate, split, family, group)]
+                for kind, titles in weight_names(answers.weights).items():
+                    rows += [place | {"kind": kind} | one for one in _gate_rows(titles, answers.weights[kind][:, inside], evaluate, split, family, group)]
     return _frame(rows, _schema("method split family group kind name", "mean low high spread", "n"))
 
 
-def _gate_rows(kind: str, cube: Array, evaluate: Evaluate, *names: str) -> list[dict[str, Any]]:
+def weight_names(weights: Mapping[str, Array]) -> dict[str, list[str]]:
+    """What each column of gates and experts (S, N, E) is called: `text 2` is the second expert of the gate T, `expert 3` one of no kind."""
+    found = {}
+    for kind, cube in weights.items():
+        count = cube.shape[-1]
+        each, rest = divmod(count, len(GATES))
+        if kind == "gates":
+            found[kind] = list(GATES)
+        elif "gates" in weights and not rest:
+            found[kind] = [f"{KINDS[GATES[i // each]]} {i % each + 1}" for i in range(count)]
+        else:
+            found[kind] = [f"expert {i + 1}" for i in range(count)]
+    return found
+
+
+def _gate_rows(titles: Sequence[str], cube: Array, evaluate: Evaluate, *names: str) -> list[dict[str, Any]]:
     found = []
-    for i in range(cube.shape[-1]):
+    for i, title in enumerate(titles):
         mean = _mean_of(cube[..., i], evaluate, *names, bounds=(0.0, 1.0))
-        name = GATES[i] if kind == "gates" else f"expert {i}"
-        found.append({"kind": kind, "name": name, "mean": mean.mean, "low": mean.low, "high": mean.high, "spread": float(cube[..., i].mean(0).std())})
+        found.append({"name": title, "mean": mean.mean, "low": mean.low, "high": mean.high, "spread": float(cube[..., i].mean(0).std())})
     return found
 
 
