@@ -26,7 +26,6 @@ from causalroute.evaluation.calibration import fit_temperatures
 from causalroute.features.backbone import library_versions
 from causalroute.features.folders import COMMIT, PACKAGE, WANTED
 from causalroute.methods.base import Method
-from causalroute.provenance import code_hash
 from causalroute.report.card import card
 from causalroute.serving.bundle import BACKBONE, CARD, CONFIG, EDITOR, FIELDS, FORMAT, REFERENCE
 
@@ -152,12 +151,7 @@ def _write(run: Run, names: Sequence[str], folder: Path) -> dict[str, Any]:
         "editor": told,
         "edited_by": editor,
         "results": _results(run, names),
-        "made_by": {
-            "version": __version__,
-            "code": code_hash("causalroute.stages.evaluate", f"causalroute.methods.{names[0].partition('@')[0]}"),
-            "data": io.sha256_file(run.path(layout.manifest(run.name))),
-            "params": io.sha256_bytes(io.canonical_json(asdict(run.config)).encode()),
-        },
+        "made_by": {"version": __version__, **plan.made_by(run.config, run.name), "data": io.sha256_file(run.path(layout.manifest(run.name)))[:16]},
     }
 
 
