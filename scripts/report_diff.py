@@ -24,7 +24,8 @@ import yaml
 
 MARK = "<!-- causalroute report -->"  # by which the comment is found again and replaced
 GATES = ("causal_moe:ood:accuracy", "causal_moe:id:accuracy")
-LOWER = ("ece", "brier", "nll", "context_excess", "effect_error", "unparsed")  # metrics of which less is better, by the start of their name
+LOWER = ("ece", "brier", "nll", "context_excess", "unparsed")  # metrics of which less is better, by the start of their name
+NEITHER = ("effect_", "gate_", "expert_")  # metrics that describe
 MAIN = ("accuracy", "f1_macro", "worst_group")  # shown before the fold
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -50,7 +51,8 @@ class Change:
     @property
     def better(self) -> bool | None:
         """Whether the change is for the better; None where nothing moved."""
-        return None if not self.moved else (self.moved > 0) == higher_is_better(self.metric)
+        up = higher_is_better(self.metric)
+        return None if not self.moved or up is None else (self.moved > 0) == up
 
     @property
     def apart(self) -> bool:
@@ -59,9 +61,9 @@ class Change:
         return len(sides) == 2 and (sides[0]["high"] < sides[1]["low"] or sides[1]["high"] < sides[0]["low"])
 
 
-def higher_is_better(metric: str) -> bool:
-    """Direction of a metric, from its name."""
-    return not metric.startswith(LOWER)
+def higher_is_better(metric: str) -> bool | None:
+    """Direction of a metric, from its name; None for those that only describe."""
+    return None if metric.startswith(NEITHER) else not metric.startswith(LOWER)
 
 
 def show(revision: str, path: str) -> str | None:
@@ -220,7 +222,7 @@ def gate(rule: str, before: Metrics, after: Metrics) -> tuple[bool, str]:
         return new["mean"] >= float(floor), f"{name}: {new['mean']:.4f}, needed {float(floor):.4f}"
     if old is None or old.get("mean") is None:
         return True, f"{name}: {new['mean']:.4f}, nothing to compare with"
-    up = higher_is_better(metric)
+    up = higher_is_better(metric) is not False
     bound = old.get("low" if up else "high")
     bound = old["mean"] if bound is None else bound
     return (new["mean"] >= bound if up else new["mean"] <= bound), f"{name}: {new['mean']:.4f}, before {number(old)}"

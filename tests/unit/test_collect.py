@@ -72,7 +72,7 @@ def test_deterministic_method_has_an_interval_and_no_seed_variance(results: scor
 
 
 def test_only_the_reference_and_derived_rows_lack_a_comparison(results: scoring.Results) -> None:
-    lacking = {row.method for row in results.rows if row.p_holm is None}
+    lacking = {row.method for row in results.rows if row.p_holm is None and not row.metric.startswith(("gate_", "expert_"))}  # the reference has no router
     assert lacking == {"erm", scoring.INVERTED}
     assert all(row.p_holm >= row.p for row in results.rows if row.p_holm is not None and row.p is not None)
 
@@ -97,6 +97,30 @@ def test_probe_groups_and_given_groups_are_both_scored(results: scoring.Results)
     probe = results.find("text_only", "id", "text_shortcut/literal conflicting")
     assert probe is not None
     assert probe.mean < 0.5
+
+
+def test_worst_group_reaches_down_to_every_judged_group(results: scoring.Results) -> None:
+    """Which group is worst is uncertain: the interval holds the lowest lower end of all of them."""
+    worst = results.find("erm", "id", "worst_group")
+    assert worst is not None
+    judged = [row for row in results.rows if (row.method, row.split) == ("erm", "id") and row.metric.startswith("source/")]
+    assert len(judged) == 2
+    assert worst.mean <= min(row.mean for row in judged)
+    assert worst.low <= min(row.low for row in judged)
+
+
+def test_effects_and_router_are_reported_with_intervals(results: scoring.Results) -> None:
+    """Both cues move ERM's answer; the mixture is compared with it. Its router has statistics, the others have none."""
+    before, after = (results.find(method, "id", "effect_swap_tv") for method in ("erm", "causal_moe"))
+    assert before is not None
+    assert after is not None
+    assert before.low > 0
+    assert after.difference is not None
+    assert after.difference == pytest.approx(after.mean - before.mean)
+    found = [results.find("causal_moe", "ood", name) for name in ("gate_share_tv", "gate_entropy", "gate_agreement", "expert_entropy", "expert_balance")]
+    assert all(row is not None and row.low <= row.mean <= row.high and row.higher_is_better is None for row in found)
+    assert results.find("erm", "ood", "gate_entropy") is None
+    assert results.find("erm", "id", "effect_te") is None  # made with the class shares of the train split, which were not given
 
 
 def test_mcnemar_has_one_line_for_each_seed_and_test_split(results: scoring.Results) -> None:

@@ -119,7 +119,7 @@ def test_missing_parts_are_programming_errors() -> None:
 
 
 def test_every_metric_says_which_way_is_better() -> None:
-    assert {name for name, metric in registry(positive=1).items() if not metric.higher_is_better} == {
+    assert {name for name, metric in registry(positive=1).items() if metric.higher_is_better is False} == {
         *(f"{name}{end}" for name in ("ece", "brier", "nll") for end in ("", "_calibrated")),
         "context_excess",
         "unparsed",

@@ -140,7 +140,10 @@ def test_an_unknown_revision_is_told(repository: Repository) -> None:
 
 def test_directions_are_those_of_the_metrics() -> None:
     for name, metric in registry(1).items():
-        assert diff.higher_is_better(name) == metric.higher_is_better, name
+        assert diff.higher_is_better(name) is metric.higher_is_better, name
+    moved = diff.Change("causal_moe", "ood", "gate_entropy", value(0.2), value(0.4))
+    assert moved.moved == pytest.approx(0.2)
+    assert moved.better is None
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=200))

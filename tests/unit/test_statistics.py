@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy import stats
 from causalroute.errors import UserError
 from causalroute.evaluation import statistics
 from causalroute.evaluation.metrics import Items, registry
-from causalroute.evaluation.statistics import Sample, difference, estimate, holm, mcnemar, minimal_detectable, resample, t_interval, weights
+from causalroute.evaluation.statistics import Sample, difference, estimate, holm, mcnemar, minimal_detectable, resample, standard_error, t_interval, weights
 
 
 def sample(values: np.ndarray, resamples: int = 200, seed: int = 0) -> Sample:
@@ -89,9 +90,35 @@ def test_deterministic_method_keeps_the_error_of_the_items() -> None:
     assert found.high - found.low == pytest.approx(2 * 1.96 * math.sqrt(0.24 / 500), rel=0.1)
 
 
+def test_degrees_of_freedom_lie_between_seeds_and_posts() -> None:
+    """1 / nu is the seeds' share of the variance over S - 1; posts alone where the seeds vary no more than post-by-seed noise does."""
+    rng = np.random.default_rng(0)
+    seeds_alone = Sample(rng.normal(size=5), np.zeros((40, 5)))
+    seeds_alone = Sample(seeds_alone.point, np.tile(seeds_alone.point, (40, 1)))
+    assert standard_error(seeds_alone) == pytest.approx((seeds_alone.point.std(ddof=1) / math.sqrt(5), 4))
+    posts = rng.normal(size=(40, 1)) * seeds_alone.point.std(ddof=1) / math.sqrt(5)
+    half = Sample(seeds_alone.point, seeds_alone.point + posts)
+    share = seeds_alone.point.var(ddof=1) / 5 / standard_error(half)[0] ** 2
+    assert standard_error(half)[1] == pytest.approx(4 / share)
+    assert 4 < standard_error(half)[1] < math.inf
+    noise = sample(rng.normal(size=(5, 200)))
+    noise = Sample(np.full(5, noise.point.mean()) + 1e-3 * rng.normal(size=5), noise.resampled)
+    assert standard_error(noise)[1] == math.inf
+
+
+def test_kinked_metrics_reach_towards_the_truth() -> None:
+    """Resampling raises the metric by .02: twice that is taken off the lower end, once off the upper one; mirrored where it lowers it."""
+    noise = 0.05 * np.random.default_rng(0).normal(size=(60, 1))
+    point, noise = np.full(2, 0.5), np.tile(noise - noise.mean(), (1, 2))
+    for sign in (1, -1):
+        found, plain = (estimate(Sample(point, point + noise + sign * 0.02), 0.95, bias=bias) for bias in ((2.0, 1.0), (0.0, 0.0)))
+        moved = (found.low - plain.low, found.high - plain.high)
+        assert moved == pytest.approx((-0.04, -0.02) if sign > 0 else (0.02, 0.04))
+
+
 def test_no_variance_at_all_gives_clopper_and_pearson() -> None:
     for value in (0.0, 1.0):
-        found = estimate(sample(np.full((5, 50), value)), 0.95, (0.0, 1.0), trials=50)
+        found = estimate(dataclasses.replace(sample(np.full((5, 50), value)), trials=50), 0.95, (0.0, 1.0), share=True)
         exact = stats.binomtest(round(50 * value), 50).proportion_ci(0.95, method="exact")
         assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
 

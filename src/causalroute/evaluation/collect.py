@@ -44,11 +44,13 @@ Method = dict[str, Answers]
 
 @dataclass(frozen=True)
 class Facts:
-    """What the data set says beside the predictions: train majority, pairs (rewrite id -> original id), planted effects (id -> value)."""
+    """What the data set says beside the predictions: train majority, pairs (rewrite id -> original id), planted effects (id -> value),
+    shares of the classes in the train split."""
 
     majority: int = 0
     pairs: Mapping[str, str] = field(default_factory=dict)
     planted: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    prior: tuple[float, ...] = ()
 
 
 def chunks(replicates: Replicates) -> list[tuple[int, int]]:

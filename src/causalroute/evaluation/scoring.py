@@ -16,8 +16,8 @@ from causalroute.config import Dataset, Evaluate
 from causalroute.errors import UserError
 from causalroute.evaluation import calibration, groups, metrics, statistics
 from causalroute.evaluation.collect import SPLITS, Answers, Facts, Method
-from causalroute.evaluation.metrics import Array, Items, Metric
-from causalroute.evaluation.statistics import Sample
+from causalroute.evaluation.metrics import WORST, Array, Items, Metric
+from causalroute.evaluation.statistics import Estimate, Sample
 
 REFERENCE = "erm"
 INVERTED = "inverted_bag_of_words"
@@ -40,7 +40,7 @@ class Row:
     seed_high: float | None
     items: int
     seeds: int
-    higher_is_better: bool
+    higher_is_better: bool | None
     difference: float | None = None
     difference_low: float | None = None
     difference_high: float | None = None
@@ -90,7 +90,9 @@ def _completed(answers: dict[str, Method], split: str, mine: Answers, temperatur
     items = mine.items
     probes = {family: groups.probe_groups(items.labels, answers[judge][split].items.p, classes) for family, judge in groups.PROBES.items() if judge in answers}
     whole = groups.families(items.groups, probes)
-    return replace(mine, items=replace(items, groups=whole, calibrated=calibration.soften(items.p, temperatures), majority=facts.majority))
+    prior = np.array(facts.prior) if facts.prior else None
+    calibrated = calibration.soften(items.p, temperatures)
+    return replace(mine, items=replace(items, groups=whole, calibrated=calibrated, majority=facts.majority, prior=prior, weights=mine.weights))
 
 
 def pair_items(method: Method, pairs: Mapping[str, str]) -> Items | None:
@@ -131,7 +133,7 @@ def score(answers: dict[str, Method], facts: Facts, dataset: Dataset, evaluate: 
             found = split_metrics(items)
             draw = partial(statistics.weights, len(items.labels), evaluate.bootstrap, evaluate.seed, split)
             samples = statistics.resample(items, found, draw)
-            rows += [_row(method, split, metric, samples[metric.name], items, evaluate, reference.get((split, metric.name))) for metric in found]
+            rows += [_row(method, split, metric, samples, items, evaluate, reference.get((split, metric.name))) for metric in found]
             kept |= {(method, split, name): sample for name, sample in samples.items() if name in KEPT}
             if method == REFERENCE:
                 reference.update({(split, name): sample for name, sample in samples.items()})
@@ -141,16 +143,21 @@ def score(answers: dict[str, Method], facts: Facts, dataset: Dataset, evaluate: 
     return Results(_adjusted(rows), _mcnemar(completed), temperatures, completed, list(range(seeds)), kept)
 
 
-def _trials(metric: Metric, items: Items) -> int:
-    """Of how many items the metric is a proportion; 0 where it is none."""
-    family, _, name = metric.name.partition("/")
-    if name:
-        return int((items.groups[family] == name).sum())
-    return len(items.labels) if metric.proportion else 0
+def interval(metric: Metric, samples: Mapping[str, Sample], items: Items, confidence: float) -> Estimate:
+    """The interval of a metric. That of the worst group reaches down to the lowest lower end of any judged group.
+
+    Which group is worst is itself uncertain: where a small one looks better than it is, another group's narrow interval would be reported.
+    """
+    found = statistics.estimate(samples[metric.name], confidence, metric.bounds, share=metric.share, bias=metric.bias)
+    if metric.name != WORST:
+        return found
+    names = [f"{family}/{name}" for family, name in groups.judged_cells(items.groups)]
+    return replace(found, low=min(found.low, *(statistics.estimate(samples[name], confidence, (0.0, 1.0), share=True).low for name in names)))
 
 
-def _row(method: str, split: str, metric: Metric, sample: Sample, items: Items, evaluate: Evaluate, reference: Sample | None) -> Row:
-    found = statistics.estimate(sample, evaluate.confidence, metric.bounds, _trials(metric, items))
+def _row(method: str, split: str, metric: Metric, samples: Mapping[str, Sample], items: Items, evaluate: Evaluate, reference: Sample | None) -> Row:
+    sample = samples[metric.name]
+    found = interval(metric, samples, items, evaluate.confidence)
     seed_low, seed_high = statistics.t_interval(sample.point, evaluate.confidence)
     row = Row(
         method, split, metric.name, found.mean, found.low, found.high,

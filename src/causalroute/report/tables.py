@@ -246,7 +246,7 @@ def small_groups(results: Results) -> list[str]:
 
 def verdict(row: Row | None, alpha: float) -> str:
     """`better`, `worse` or `same` as the reference after Holm; empty where nothing is compared."""
-    if row is None or row.p_holm is None or row.difference is None:
+    if row is None or row.p_holm is None or row.difference is None or row.higher_is_better is None:
         return ""
     if row.p_holm >= alpha:
         return "same"

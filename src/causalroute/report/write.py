@@ -146,13 +146,14 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def read_facts(name: str, dataset: Dataset, summary: Mapping[str, Any]) -> Facts:
-    """Train majority from the summary, pairs from the manifest, planted effects from the truth."""
+    """Train majority and class shares from the summary, pairs from the manifest, planted effects from the truth."""
     counts = summary["splits"]["train"]["labels"]
     majority = max(range(len(dataset.classes)), key=lambda index: (counts.get(dataset.classes[index], 0), -index))
     pairs = pl.read_parquet(layout.manifest(name), columns=["id", "pair"]).drop_nulls()
     truth = pl.read_parquet(layout.truth(name), columns=["id", "effect_text", "effect_image"]) if layout.truth(name).is_file() else pl.DataFrame()
     planted = {} if truth.is_empty() else {key: dict(zip(truth["id"], truth[key], strict=True)) for key in ("effect_text", "effect_image")}
-    return Facts(majority, dict(zip(pairs["id"], pairs["pair"], strict=True)), planted)
+    prior = tuple(counts.get(name, 0) / sum(counts.values()) for name in dataset.classes)
+    return Facts(majority, dict(zip(pairs["id"], pairs["pair"], strict=True)), planted, prior)
 
 
 def read_histories(name: str, dataset: Dataset, replicates: Replicates) -> dict[str, pl.DataFrame]:
