@@ -23,9 +23,9 @@ import mathml
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = Path("docs/pictures/planted.svg")
 HELP, MODULE = "<!-- help of every command -->", "::: "
-PENDING_PAGES = ("serve.md",)
+PENDING_PAGES: tuple[str, ...] = ()
 """Pages of the navigation that another change brings; empty once they are there."""
-PENDING_MODULES = ("causalroute.api", "causalroute.serving.posts", "causalroute.serving.predictor")
+PENDING_MODULES: tuple[str, ...] = ()
 """Modules of the reference, likewise."""
 SHOWN = {
     **{

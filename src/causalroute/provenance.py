@@ -78,7 +78,10 @@ def _syntax(name: str, source: Path) -> tuple[str, frozenset[str]]:
 
 @cache
 def _data(name: str, source: Path) -> str:
-    """Hash of what else a package carries, such as templates: every file of it that is not Python, sub-packages left to themselves."""
+    """Hash of what else a package carries, such as templates: every file of it that is not Python, sub-packages left to themselves.
+
+    The workflow's files, which an installed package carries, are Snakemake's to watch.
+    """
     path = module_file(name, source)
     assert path is not None
     if path.name != "__init__.py":
@@ -91,7 +94,7 @@ def _data(name: str, source: Path) -> str:
 
 def _carried(folder: Path) -> Iterator[Path]:
     for path in folder.iterdir():
-        if path.is_dir() and path.name != "__pycache__" and not (path / "__init__.py").exists():
+        if path.is_dir() and path.name not in ("__pycache__", "_workflow") and not (path / "__init__.py").exists():
             yield from _carried(path)
         elif path.is_file() and path.suffix not in (".py", ".pyc", ".part"):
             yield path

@@ -169,7 +169,7 @@ DATASET = {
         ({"inject": {}, "splits": {"ood": "resampled"}}, "both make the split ood"),
         ({"inject": {}, "format": "planted"}, "of their own"),
         ({"splits": {"ood": "resampled"}, "format": "planted"}, "of their own"),
-        ({"splits": {"ood": "reversed"}}, "splits.ood: Input should be 'published' or 'resampled'"),
+        ({"splits": {"ood": "reversed"}}, "splits.ood: Input should be 'published', 'resampled' or 'if_possible'"),
     ],
 )
 def test_settings_that_no_data_set_can_have(values: dict[str, Any], words: str) -> None:

@@ -88,9 +88,10 @@ ALLOWED = {  # a package -> the packages of causalroute it may import, beside it
     "training": {"methods", "model", "routing"},
     "evaluation": {"methods", "model", "routing", "training"},
     "report": {"evaluation", "methods", "counterfactual"},
-    "serving": {"data", "features", "counterfactual", "methods", "model", "routing", "training", "evaluation", "report"},
+    "serving": {"audit", "data", "features", "counterfactual", "methods", "model", "routing", "training", "evaluation", "report"},
+    "project": {"audit", "data", "features", "serving"},
     "doctor": {"features", "routing"},
-    "cli": {"audit", "data", "doctor", "evaluation", "features", "report", "serving"},
+    "cli": {"audit", "data", "doctor", "evaluation", "features", "project", "report", "serving"},
 }
 
 

@@ -35,9 +35,10 @@ wildcard_constraints:
     seeds=r"\d+-\d+",
 
 
-# Recorded nowhere, so that a checkout may move: the interpreter that runs Snakemake runs the stages, on the code of this checkout.
+# Recorded nowhere, so that a checkout may move: the interpreter that runs Snakemake runs the stages, on the very package that this file has imported:
+# that of the checkout, or the installed one.
 shell.prefix(
-    f"set -euo pipefail; export PATH='{Path(sys.executable).parent}':$PATH PYTHONPATH='{workflow.basedir}/src' PYTHONHASHSEED=0 "
+    f"set -euo pipefail; export PATH='{Path(sys.executable).parent}':$PATH PYTHONPATH='{provenance.SOURCE}' PYTHONHASHSEED=0 "
     "OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1; "
 )
 

@@ -113,7 +113,7 @@ def choose(table: Table) -> tuple[Columns, list[str]]:
 
 
 def guess(names: list[str], known: tuple[str, ...], taken: set[str]) -> str:
-    """The column that is called by one of the words `known`, as a whole or in part, and is not `taken`; "" where none is."""
+    """The column among `names`, none of `taken`, that is called by one of the words `known`, the likeliest first; empty: none."""
     plain = {name.casefold(): name for name in reversed(names) if name not in taken}
     for word in known:
         if word in plain:

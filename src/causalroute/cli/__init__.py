@@ -12,7 +12,7 @@ import shtab
 from causalroute import __version__
 from causalroute.errors import UserError
 
-COMMANDS = ("audit", "predict", "serve", "export", "doctor")
+COMMANDS = ("audit", "train", "predict", "evaluate", "report", "serve", "export", "doctor")
 """Modules of this package, in the order of `--help`."""
 BAD_INPUT = 2
 """Exit code for unusable input or arguments; argparse uses it as well."""

@@ -14,10 +14,15 @@ from causalroute.variants import is_variant, module_of
 class Source:
     """One place the raw files come from."""
 
-    kind: Literal["local", "http", "git", "hub", "planted"]
-    """local folder or file, http(s) download, git checkout, Hugging Face hub data set, or the built-in generator"""
+    kind: Literal["local", "table", "http", "git", "hub", "planted"]
+    """local folder or file, local table with the images it names and nothing else of their folder, http(s) download, git checkout, Hugging Face hub data
+    set, or the built-in generator"""
     path: str = ""
-    """local: folder or file, relative to the checkout; git and hub: the sub-folder wanted (empty: all)"""
+    """local: folder or file, table: file, both relative to the checkout; git and hub: the sub-folder wanted (empty: all)"""
+    images: str = ""
+    """table: column with the image paths (empty: no images are brought)"""
+    root: str = ""
+    """table: folder that image paths are relative to (empty: the table's)"""
     url: str = ""
     """http: address of the file (.zip and .tar.* are unpacked); git: address of the repository"""
     sha256: str = ""
@@ -30,7 +35,7 @@ class Source:
     """sub-folder of data/{dataset}/raw the files land in (empty: its top)"""
 
     def __post_init__(self) -> None:
-        needed = {"local": ("path",), "http": ("url", "sha256"), "git": ("url", "revision"), "hub": ("repo", "revision"), "planted": ()}
+        needed = {"local": ("path",), "table": ("path",), "http": ("url", "sha256"), "git": ("url", "revision"), "hub": ("repo", "revision"), "planted": ()}
         for key in needed[self.kind]:
             if not getattr(self, key):
                 raise ValueError(f"a source of kind {self.kind!r} needs {key!r}")
@@ -113,9 +118,9 @@ class Splits:
     """share of posts"""
     seed: int = 0
     """seed of the assignment"""
-    ood: Literal["published", "resampled"] = "published"
+    ood: Literal["published", "resampled", "if_possible"] = "published"
     """published: the data set's own OOD posts, if any; resampled: test posts chosen so that words say nothing of the label they went with in train
-    (docs/injected.md)"""
+    (docs/injected.md); if_possible: published ones where there are any, else resampled ones where enough can be chosen, else none"""
 
 
 @section

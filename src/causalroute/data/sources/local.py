@@ -49,7 +49,7 @@ def copy_tree(path: Path, target: Path) -> None:
     root = path.resolve()
     for file in [root] if root.is_file() else _walk(root):
         relative = Path(path.name) if root.is_file() else file.relative_to(root)
-        _plain(file, root)
+        plain_file(file, root)
         (target / relative).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target / relative)
 
@@ -65,7 +65,12 @@ def _unreadable(error: OSError) -> None:
     raise UserError(f"a folder cannot be read: {error.strerror}", where=str(error.filename), fix="mend its permissions")
 
 
-def _plain(file: Path, root: Path) -> None:
+def plain_file(file: Path, root: Path) -> None:
+    """Refuses what must not be copied.
+
+    Raises:
+        UserError: `file` is a link that leaves the folder `root`, is not a plain file, or is a Git LFS pointer.
+    """
     real = file.resolve()
     if not real.is_relative_to(root):
         raise UserError("a link leaves the data folder", where=f"{file} -> {real}", fix="copy the file in, or name the link's target as a source of its own")

