@@ -14,6 +14,7 @@ EXAMPLES = """\
 examples:
   causalroute export . --dataset planted --method causal_moe --output model       # from a run of this checkout
   causalroute export out/model --onnx head.onnx                                   # head and scaling, for onnxruntime
+  causalroute export out/model --onnx head.onnx --towers towers                    # and the encoder
   causalroute export out/model --push owner/name --private                        # asks for `hf auth login` beforehand
 
 exit codes: 0 done; 2 unusable arguments or data"""
@@ -36,6 +37,7 @@ def add(commands: Any) -> None:
     to = one.add_argument_group("to")
     to.add_argument("--output", type=Path, metavar="FOLDER", help="folder of the saved model to write")
     to.add_argument("--onnx", type=Path, metavar="FILE", help="ONNX file to write")
+    to.add_argument("--towers", type=Path, metavar="FOLDER", help="folder for the frozen encoder as ONNX, with its tokenizer")
     to.add_argument("--push", metavar="OWNER/NAME", help="repository on the Hugging Face hub, made where there is none")
     to.add_argument("--private", action="store_true", help="a repository that is made is private")
     one.set_defaults(run=run)
@@ -50,8 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     from causalroute.errors import UserError
     from causalroute.serving.bundle import CONFIG
 
-    if not (arguments.output or arguments.onnx or arguments.push):
-        raise UserError("nothing to export to", fix="give --output, --onnx or --push")
+    if not (arguments.output or arguments.onnx or arguments.towers or arguments.push):
+        raise UserError("nothing to export to", fix="give --output, --onnx, --towers or --push")
     from_run = (arguments.source / "params.yaml").is_file()
     if not from_run and any((arguments.dataset, arguments.method, arguments.reference)):
         raise UserError("--dataset, --method and --reference choose from a run", where=str(arguments.source), fix="name a folder with params.yaml")
@@ -64,6 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.output or arguments.source
     if arguments.onnx:
         _onnx(folder, arguments.onnx)
+    if arguments.towers:
+        _towers(folder, arguments.towers)
     if arguments.push:
         _push(folder, arguments.push, arguments.private)
     return 0
@@ -95,14 +99,25 @@ def _copy(source: Path, target: Path, config: str) -> None:
 
 
 def _onnx(folder: Path, path: Path) -> None:
-    from causalroute.serving import onnx
     from causalroute.serving.bundle import open_bundle
+    from causalroute.serving.onnx import export
 
     bundle = open_bundle(folder)
     method = bundle.config["method"]
-    notes = {"backbone": bundle.config["backbone"]["name"], "version": bundle.config["made_by"]["version"]}
-    onnx.export(bundle.weights(method), bundle.config["temperatures"][method], bundle.config["classes"], path, notes=notes)
+    notes = {"backbone": bundle.config["backbone"]["name"]}
+    export(bundle.weights(method), bundle.config["temperatures"][method], bundle.config["classes"], path, notes=notes)
     print(f"ONNX: {path}")
+
+
+def _towers(folder: Path, target: Path) -> None:
+    from causalroute.features.backbone import load_backbone
+    from causalroute.serving import towers
+    from causalroute.serving.bundle import open_bundle
+
+    bundle = open_bundle(folder)
+    name = bundle.config["backbone"]["name"]
+    for path in towers.export(load_backbone(bundle.backbone, name), target, notes={"backbone": name}):
+        print(f"ONNX: {path}")
 
 
 def _push(folder: Path, name: str, private: bool) -> None:
