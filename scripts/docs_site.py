@@ -14,7 +14,6 @@ from typing import Any
 
 from causalroute.cli import parser
 from causalroute.io import read_json, write_text
-from causalroute.provenance import module_file
 from causalroute.report.charts import Axis, line, n, text
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -22,11 +21,7 @@ import mathml
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = Path("docs/pictures/planted.svg")
-HELP, MODULE = "<!-- help of every command -->", "::: "
-PENDING_PAGES: tuple[str, ...] = ()
-"""Pages of the navigation that another change brings; empty once they are there."""
-PENDING_MODULES: tuple[str, ...] = ()
-"""Modules of the reference, likewise."""
+HELP = "<!-- help of every command -->"
 SHOWN = {
     **{
         "erm": "ERM",
@@ -45,34 +40,18 @@ FONT = "text{font:14px system-ui,-apple-system,Segoe UI,Roboto,sans-serif}"
 
 
 def on_config(config: Any) -> Any:
-    """Draws the picture where it is not that of the metrics, and takes out of the navigation what is not there yet."""
+    """Draws the picture where it is not that of the metrics."""
     drawn = picture(read_json(ROOT / "reports" / "planted" / "metrics.json"))
     if not (ROOT / PICTURE).is_file() or (ROOT / PICTURE).read_text(encoding="utf-8") != drawn:
         write_text(ROOT / PICTURE, drawn)
-    absent = [name for name in PENDING_PAGES if not (Path(config["docs_dir"]) / name).is_file()]
-    config["nav"] = _without(config["nav"], absent)
     return config
-
-
-def _without(nav: Any, absent: list[str]) -> Any:
-    if isinstance(nav, list):
-        return [kept for item in nav if (kept := _without(item, absent)) not in (None, {})]
-    if isinstance(nav, dict):
-        return {title: kept for title, item in nav.items() if (kept := _without(item, absent)) is not None}
-    return None if nav in absent else nav
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fills in what is made from the code, and turns formulas into MathML."""
     if HELP in markdown:
         markdown = markdown.replace(HELP, commands())
-    lines = [line for line in markdown.split("\n") if not _pending(line)]
-    return mathml.convert("\n".join(lines))
-
-
-def _pending(line: str) -> bool:
-    name = line.removeprefix(MODULE).strip()
-    return line.startswith(MODULE) and name in PENDING_MODULES and module_file(name) is None
+    return mathml.convert(markdown)
 
 
 def commands() -> str:

@@ -114,7 +114,7 @@ def _command(name: str, tokens: Iterator[re.Match[str] | None]) -> str:
         return f'<mspace width="{SPACES[name]}"></mspace>'
     if name in SYMBOLS:
         return f"<mi>{SYMBOLS[name]}</mi>" if SYMBOLS[name].isalpha() else f"<mo>{escape(SYMBOLS[name])}</mo>"
-    if name in ("left", "right"):
+    if name in ("left", "right", "Bigl", "Bigr", "bigl", "bigr"):
         return _argument(tokens)
     if name in ACCENTS:
         return f'<mover accent="true">{_argument(tokens)}<mo>{ACCENTS[name]}</mo></mover>'

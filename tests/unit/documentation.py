@@ -24,14 +24,12 @@ from typing import Any
 import yaml
 from tests.unit import documentation_shell as shell
 
-from causalroute import cli, schema
+from causalroute import schema
 from causalroute.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 EXEMPT = ("text", "csv", "mermaid")
 CHECKED = ("python", "sh", "console", "yaml")
-PENDING: set[str] = set()
-"""Commands and names of the Python interface that documentation speaks of already; empty once they are there."""
 FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,})(?P<info>[^`\n]*)$")
 COMMENT = re.compile(r"^ *<!-- *(?P<key>not run|slow|in)(?:: *(?P<value>.*?))? *-->$")
 
@@ -120,7 +118,7 @@ def problems(block: Block) -> list[str]:
         return [] if block.skipped else fragment_problems(block)
     if block.language == "python":
         return python_problems(block)
-    return [problem for words in commands(block) for problem in shell.problems(words, PENDING)]
+    return [problem for words in commands(block) for problem in shell.problems(words)]
 
 
 def python_problems(block: Block) -> list[str]:
@@ -169,15 +167,6 @@ def commands(block: Block) -> list[list[str]]:
     return [words for line in lines for words in shell.simple(line)]
 
 
-def pending(block: Block) -> bool:
-    """Whether a block speaks of what is not there yet."""
-    if block.language == "python":
-        return any(re.search(rf"\b{re.escape(name)}\b", block.text) for name in PENDING)
-    if block.language not in ("sh", "console"):
-        return False
-    return any(words[:1] == ["causalroute"] and words[1:2] and words[1] in PENDING - set(cli.COMMANDS) for words in commands(block))
-
-
 def steps(page: str, *, slow: bool) -> list[tuple[int, str, Any]]:
     """What of a page is run, in order: (line, "python", code) and (line, "sh", words).
 
@@ -190,7 +179,7 @@ def steps(page: str, *, slow: bool) -> list[tuple[int, str, Any]]:
     """
     found: list[tuple[int, str, Any]] = []
     for block in every():
-        if block.page != page or block.skipped or pending(block) or (block.slow and not slow):
+        if block.page != page or block.skipped or (block.slow and not slow):
             continue
         if block.language == "python":
             found.append((block.line, "python", block.text))

@@ -49,19 +49,14 @@ def _without_assignments(words: list[str]) -> list[str]:
     return words[first:]
 
 
-def problems(words: list[str], pending: set[str]) -> list[str]:
-    """What is wrong with a simple command.
-
-    Args:
-        words: its program and arguments.
-        pending: sub-commands of causalroute that are allowed although they are not there yet.
-    """
+def problems(words: list[str]) -> list[str]:
+    """What is wrong with a simple command, given as its program and arguments."""
     program, *rest = words[0].rpartition("/")[2], *words[1:]
     if program in ELSEWHERE:
         return []
     if program in ("python", "python3"):
         return _python(rest)
-    look = {"causalroute": lambda: _causalroute(rest, pending), "make": lambda: _make(rest), "snakemake": lambda: _snakemake(rest), "dvc": lambda: _dvc(rest)}
+    look = {"causalroute": lambda: _causalroute(rest), "make": lambda: _make(rest), "snakemake": lambda: _snakemake(rest), "dvc": lambda: _dvc(rest)}
     look |= {"pip": lambda: _pip(rest), "sh": lambda: [] if (ROOT / rest[0]).is_file() else [f"there is no {rest[0]}"]}
     return look[program]() if program in look else [f"unknown program {program!r}"]
 
@@ -101,11 +96,9 @@ def _refused(work, *, stop: bool = False) -> list[str]:
     return []
 
 
-def _causalroute(words: list[str], pending: set[str]) -> list[str]:
+def _causalroute(words: list[str]) -> list[str]:
     from causalroute import cli
 
-    if words and words[0] in pending - set(cli.COMMANDS):
-        return []
     return _refused(lambda: cli.parser().parse_args(words))
 
 

@@ -13,10 +13,8 @@ import pytest
 from tests.unit import documentation as docs
 from tests.unit import documentation_shell as shell
 
-from causalroute.cli import COMMANDS
-
 BLOCKS = docs.every()
-RUN = sorted({block.page for block in BLOCKS if block.language in ("python", "sh", "console") and not (block.skipped or block.slow or docs.pending(block))})
+RUN = sorted({block.page for block in BLOCKS if block.language in ("python", "sh", "console") and not (block.skipped or block.slow)})
 PAGES = [str(page.relative_to(docs.ROOT)) for page in docs.pages()]
 
 
@@ -52,13 +50,6 @@ def test_most_blocks_are_run_or_checked_in_full_and_the_others_say_why() -> None
     print("\n".join(f"{count} not run: {reason}" for reason, count in reasons.most_common()))
     assert "" not in reasons
     assert reasons.total() < len(BLOCKS) / 2, reasons
-
-
-def test_nothing_is_pending_that_is_there() -> None:
-    assert docs.PENDING & set(COMMANDS) == set(), "take these out of PENDING"
-
-
-# the checker itself
 
 
 def found(language: str, text: str, **told: str) -> list[str]:

@@ -45,16 +45,6 @@ def test_every_command_has_its_help(site: Any) -> None:
         assert f"usage: causalroute {name}" in text
 
 
-def test_what_is_not_there_yet_is_left_out_and_nothing_else(site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(site, "PENDING_PAGES", ("later.md",))
-    monkeypatch.setattr(site, "PENDING_MODULES", ("causalroute.later", "causalroute.errors"))
-    nav = [{"Home": "index.md"}, {"How": [{"Later": "later.md"}, {"Now": "now.md"}]}]
-    assert site.on_config({"docs_dir": str(tmp_path), "nav": nav})["nav"] == [{"Home": "index.md"}, {"How": [{"Now": "now.md"}]}]
-    (tmp_path / "later.md").write_text("")
-    assert site.on_config({"docs_dir": str(tmp_path), "nav": nav})["nav"] == nav
-    assert site.on_page_markdown("a\n::: causalroute.later\n::: causalroute.errors\n::: causalroute.soon") == "a\n::: causalroute.errors\n::: causalroute.soon"
-
-
 def parsed(site: Any, tex: str) -> ElementTree.Element:
     return ElementTree.fromstring(f"<math>{site.mathml.math(tex)}</math>")
 
