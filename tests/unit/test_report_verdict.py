@@ -186,3 +186,58 @@ def test_the_model_card_needs_plain_mappings_alone_and_words_stay_words() -> Non
 )
 def test_the_subject_is_chosen_without_a_score(methods: tuple[str, ...], chosen: str) -> None:
     assert headline.subject(methods) == chosen
+
+
+def replaced(found: scoring.Results, **accuracy: tuple[str, str, float]) -> scoring.Results:
+    """The results with some accuracies (method, split, mean) set, their intervals moved along."""
+    wanted = {(method, split): mean for method, split, mean in accuracy.values()}
+
+    def moved(row: scoring.Row) -> scoring.Row:
+        mean = wanted.get((row.method, row.split)) if row.metric == "accuracy" else None
+        if mean is None:
+            return row
+        return dataclasses.replace(row, mean=mean, low=row.low + mean - row.mean, high=row.high + mean - row.mean)
+
+    return dataclasses.replace(found, rows=[moved(row) for row in found.rows])
+
+
+def test_a_method_that_turned_the_shortcut_round_is_not_the_best(whole: scoring.Results) -> None:
+    best = compared.gap(whole, EVALUATE)
+    assert best is not None
+    assert best.aside == 0
+    majority = whole.find("majority", "id", "accuracy")
+    floor = whole if majority else replaced_majority(whole)
+    inverted = replaced(floor, one=(best.row.method, "id", 0.4), two=(best.row.method, "ood", 0.99))
+    found = compared.gap(inverted, EVALUATE)
+    assert found is not None
+    assert found.row.method != best.row.method
+    assert (found.debiased, found.aside) == (best.debiased - 1, 1)
+    assert "by this very score; 1 that do not beat the majority class on ID posts left out" in " ".join(one.text for one in verdict.answers(inverted, EVALUATE))
+
+
+def replaced_majority(found: scoring.Results) -> scoring.Results:
+    """The results with a row for the most frequent class: .5 everywhere."""
+    rows = [dataclasses.replace(row, method="majority", mean=0.5, low=0.45, high=0.55) for row in found.rows if (row.method, row.metric) == ("erm", "accuracy")]
+    return dataclasses.replace(found, rows=[*found.rows, *rows])
+
+
+def test_a_gain_below_the_majority_overcomes_nothing(whole: scoring.Results) -> None:
+    best = compared.gap(whole, EVALUATE)
+    assert best is not None
+    low = replaced(replaced_majority(whole), one=("majority", "ood", 0.995))
+    worked = verdict.answers(low, EVALUATE)[0]
+    assert (worked.short, worked.tone) == ("No", "bad")
+    assert "Always giving the most frequent class is right in 99.5 % there" in worked.text
+
+
+def test_a_price_is_said_at_once(whole: scoring.Results) -> None:
+    best = compared.gap(whole, EVALUATE)
+    assert best is not None
+    rows = [
+        dataclasses.replace(row, difference=-0.2, difference_low=-0.25, difference_high=-0.15, p=0.0, p_holm=0.0)
+        if (row.method, row.split, row.metric) == (best.row.method, "id", "accuracy")
+        else row
+        for row in whole.rows
+    ]
+    worked = verdict.answers(dataclasses.replace(whole, rows=rows), EVALUATE)[0]
+    assert worked.short == "Yes, at a price"

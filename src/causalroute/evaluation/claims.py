@@ -50,9 +50,17 @@ class Gap:
 
     row: Row
     debiased: int
+    aside: int
+    """debiased methods that were set aside (`_sound`)"""
     reference: Row | None
+    majority: Row | None
     oracle: Row | None
     closed: Estimate | None
+
+    @property
+    def below_majority(self) -> bool:
+        """Whether always giving the most frequent class does better than the method there."""
+        return self.majority is not None and self.row.metric == "accuracy" and self.row.mean < self.majority.mean
 
 
 def against_control(results: Results, evaluate: Evaluate, method: str = PROPOSED, control: str = CONTROL) -> list[Versus]:
@@ -80,10 +88,22 @@ def gap(results: Results, evaluate: Evaluate) -> Gap | None:
         rows = [row for row in results.rows if (row.split, row.metric) == (split, metric)]
         tried = [row for row in rows if module_of(row.method) not in PLAIN and not is_oracle(row.method)]
         if tried:
-            best = max(tried, key=lambda row: row.mean)
+            sound = [row for row in tried if _sound(results, row.method)]
+            best = max(sound or tried, key=lambda row: row.mean)
             oracle = max((row for row in rows if row.method.startswith("oracle_")), key=lambda row: row.mean, default=None)
-            return Gap(best, len(tried), results.find(REFERENCE, split, metric), oracle, _closed(results, best, oracle, evaluate))
+            reference, majority = (results.find(name, split, metric) for name in (REFERENCE, "majority"))
+            chosen = len(sound or tried)
+            return Gap(best, chosen, len(tried) - chosen, reference, majority, oracle, _closed(results, best, oracle, evaluate))
     return None
+
+
+def _sound(results: Results, method: str) -> bool:
+    """Whether a method learned the task: on ID posts it is right more often than the most frequent class, by its interval.
+
+    One that did not may still score where the shortcut misleads, for instance by having turned it round.
+    """
+    own, majority = (results.find(name, "id", "accuracy") for name in (method, "majority"))
+    return own is None or majority is None or own.low > majority.mean
 
 
 def _closed(results: Results, best: Row, oracle: Row | None, evaluate: Evaluate) -> Estimate | None:

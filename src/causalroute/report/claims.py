@@ -50,7 +50,7 @@ def _place(row: Row) -> str:
 
 def _overcome(best: Gap, alpha: float) -> str:
     row, closed = best.row, best.closed
-    chosen = f", the best there of {best.debiased} debiased methods (picked by this very score)," if best.debiased > 1 else ""
+    chosen = f", the best there of {best.debiased} debiased methods (picked by this very score{aside(best)})," if best.debiased > 1 else ""
     text = f"{_place(row)} {code(row.method)}{chosen} is right in {percent(row.mean)} %"
     if best.reference is None:
         return f"{text}; without {code(REFERENCE)} there is nothing to compare it with."
@@ -62,7 +62,19 @@ def _overcome(best: Gap, alpha: float) -> str:
     change = points(row.difference, row.difference_low, row.difference_high, verdict(row, alpha))
     if closed is not None and verdict(row, alpha) == "better":
         return f"{text}: it closes {percent(closed.mean)} % [{percent(closed.low)}, {percent(closed.high)}] of the gap between them ({change})."
-    return f"{text}: {_judged(verdict(row, alpha))} ({change})."
+    return f"{text}: {_judged(verdict(row, alpha))} ({change}).{warning(best)}"
+
+
+def aside(best: Gap) -> str:
+    """Which methods could not be the best."""
+    return f"; {best.aside} that do not beat the majority class on ID posts left out" if best.aside else ""
+
+
+def warning(best: Gap) -> str:
+    """What a score below that of the most frequent class means."""
+    if not best.below_majority or best.majority is None:
+        return ""
+    return f" Always giving the most frequent class is right in {percent(best.majority.mean)} % there: nothing has been overcome."
 
 
 def _judged(word: str) -> str:

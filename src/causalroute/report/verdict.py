@@ -11,7 +11,7 @@ from causalroute.evaluation.scoring import REFERENCE, Results, Row
 from causalroute.report import charts
 from causalroute.report.blocks import code, number, percent
 from causalroute.report.charts import Axis, Point, Series
-from causalroute.report.claims import TITLES, judge, points
+from causalroute.report.claims import TITLES, aside, judge, points, warning
 from causalroute.report.figures import Figure
 from causalroute.report.tables import verdict
 
@@ -38,17 +38,18 @@ def answers(results: Results, evaluate: Evaluate) -> list[Answer]:
     if best is None:
         return [Answer("Did it work?", "Not asked", "No method of this run does anything against shortcuts: the tables compare baselines.")]
     alpha = 1 - evaluate.confidence
-    found = [_worked(best, alpha)]
+    cost = results.find(best.row.method, "id", "accuracy")
+    found = [_worked(best, cost, alpha)]
     if best.reference is not None and best.row.difference is not None:
         found.append(_sure(results, best, evaluate))
-        if (cost := results.find(best.row.method, "id", "accuracy")) is not None and (best.row.split, best.row.metric) != ("id", "accuracy"):
+        if cost is not None and (best.row.split, best.row.metric) != ("id", "accuracy"):
             found.append(_price(cost, results.find(REFERENCE, "id", "accuracy"), alpha))
     if versus := [one for one in against_control(results, evaluate) if one.metric == "accuracy"]:
         found.append(_added(versus, alpha))
     return found
 
 
-def _worked(best: Gap, alpha: float) -> Answer:
+def _worked(best: Gap, cost: Row | None, alpha: float) -> Answer:
     row, question = best.row, "Did it work?"
     right = f"On {PLACES[row.split, row.metric]}, {code(row.method)} is right in {percent(row.mean)} % of cases"
     if best.reference is None or row.difference is None:
@@ -62,6 +63,10 @@ def _worked(best: Gap, alpha: float) -> Answer:
             f" That is {percent(best.closed.mean)} % [{percent(best.closed.low)}, {percent(best.closed.high)}] of the lead of {code(best.oracle.method)}, "
             "which was given what no real data has."
         )
+    if judged == "better" and best.below_majority:
+        return Answer(question, "No", text + warning(best), "bad")
+    if short == "Yes" and cost is not None and verdict(cost, alpha) == "worse":
+        return Answer(question, "Yes, at a price", text, "open")
     return Answer(question, short, text, TONES[judged])
 
 
@@ -73,7 +78,7 @@ def _sure(results: Results, best: Gap, evaluate: Evaluate) -> Answer:
     if verdict(row, alpha) == "same" and row.detectable:
         text += f" A study of this size sees differences from {percent(row.detectable)} points on (80 % power)."
     if best.debiased > 1:
-        text += f" {code(row.method)} was picked of {best.debiased} debiased methods by this very score: its lead over the others is optimistic."
+        text += f" {code(row.method)} was picked of {best.debiased} debiased methods by this very score{aside(best)}: its lead over the others is optimistic."
     return Answer("How sure are we?", change, text, TONES[verdict(row, alpha)])
 
 
