@@ -116,7 +116,7 @@ def _python(words: list[str]) -> list[str]:
     rest = words[2:] if module else words[1:]
     if "parse_args" not in _source(file):
         return [f"{file.name} takes no arguments"] if rest else []
-    return _main(file, module, rest)
+    return _main(file, rest)
 
 
 def _source(file: Path) -> str:
@@ -124,12 +124,12 @@ def _source(file: Path) -> str:
     return text if "stage_parser" not in text and file.name != "__main__.py" else text + "parse_args"
 
 
-def _main(file: Path, module: str, rest: list[str]) -> list[str]:
+def _main(file: Path, rest: list[str]) -> list[str]:
     """Lets a program come as far as its parser."""
     before = sys.argv
     sys.argv = [str(file), *rest]
     try:
-        return _refused(lambda: runpy.run_module(module, run_name="__main__") if module else runpy.run_path(str(file), run_name="__main__"), stop=True)
+        return _refused(lambda: runpy.run_path(str(file), run_name="__main__"), stop=True)  # by its file: another test may have imported the module
     finally:
         sys.argv = before
 
