@@ -24,7 +24,7 @@ class Seen:
     """addresses asked for, but those of the page's own scheme `data:`"""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: while playwright is open, its event loop runs in this thread, and no other may
 def browser():
     if CHROMIUM is None:
         pytest.skip("no Chromium on this system (Debian: apt-get install chromium)")
