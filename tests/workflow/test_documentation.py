@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from tests.unit.test_documentation import run
 SLOW = sorted({block.page for block in docs.every() if block.slow})
 
 
+@pytest.mark.skipif(os.environ.get("DOCS") != "all", reason="trains several models, ten minutes on two cores: DOCS=all runs it")
 @pytest.mark.slow
 @pytest.mark.parametrize("page", SLOW)
 def test_the_blocks_of_a_page_run(page: str, tmp_path: Path) -> None:
