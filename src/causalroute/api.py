@@ -245,11 +245,10 @@ class Debiaser(ModelHubMixin, library_name="causalroute", tags=["debiasing", "mu
         Raises:
             UserError: there is no model, or the folder holds something else.
         """
-        folder = Path(folder)
-        if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").is_file():
-            raise UserError("the folder holds something else than a saved model", where=str(folder), fix="name a new folder, or an empty one")
-        self._save_pretrained(folder)
-        return folder
+        from causalroute.serving import bundle
+
+        bundle.copy(self.predictor.bundle.folder, Path(folder))
+        return Path(folder)
 
     @classmethod
     def load(cls, folder: str | Path) -> Debiaser:
@@ -267,12 +266,9 @@ class Debiaser(ModelHubMixin, library_name="causalroute", tags=["debiasing", "mu
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """What `save_pretrained` and `push_to_hub` of huggingface_hub write: the saved model with its own config.json and model card."""
-        config, source = self.predictor.config, self.folder
-        assert source is not None, "a predictor has a folder"
-        if source.resolve() != save_directory.resolve():
-            shutil.copytree(source, save_directory, dirs_exist_ok=True)
-        else:  # huggingface_hub has removed it
-            write_json(save_directory / "config.json", config)
+        from causalroute.serving import bundle
+
+        bundle.lay(self.predictor.bundle, save_directory)
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **download: Any) -> Debiaser:

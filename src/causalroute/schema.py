@@ -46,6 +46,20 @@ def build() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
+def read(path: Path) -> Any:
+    """What a settings file holds, unchecked.
+
+    Raises:
+        UserError: it is no YAML.
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path.name} is not valid YAML: {' '.join(str(error).split())}", where=str(path), fix="correct that line") from None
+
+
 def check(values: Any, *, root: Path = Path(), where: str = "params.yaml") -> Config:
     """Checks loaded YAML and returns it as `Config`.
 

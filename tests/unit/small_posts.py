@@ -1,19 +1,19 @@
-"""Made-up posts of one table with images, and stand-ins for the saved model that is made and read elsewhere."""
+"""Made-up posts of one table with images, and a stand-in for the saved model, for tests of what lies around it."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import random
-import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 from PIL import Image
+
+from causalroute.config import Backbone
+from causalroute.io import write_json
+from causalroute.serving.bundle import FORMAT, Bundle, open_bundle
+from causalroute.serving.posts import Explanation, Post, Prediction
 
 WORDS = ["market", "coffee", "river", "train", "bread", "window", "ticket", "holiday", "monday", "bike", "garden", "light", "paper", "street"]
 SMALL = ("backbones.small.pretrain.steps=4", "backbones.small.pretrain.images=64", "evaluate.bootstrap=50", "audit.min_count=5")
@@ -40,36 +40,18 @@ def write_table(folder: Path, count: int = 150, *, images: bool = True, name: st
     return path
 
 
-@dataclasses.dataclass(frozen=True)
-class Post:
-    text: str = ""
-    image: Any = None
-    attributes: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    label: str
-    probabilities: dict[str, float]
-    spread: float
-    biased_label: str | None
-    biased: dict[str, float] | None
-    explanation: Any = None
-    warnings: tuple[str, ...] = ()
-
-
 class Predictor:
     """Reads the word for the meaning; its biased half reads the hashtag."""
 
     classes = ("negative", "positive")
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.config = config
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle, self.config = bundle, bundle.config
         self.seen: list[Post] = []
 
     @classmethod
     def load(cls, folder: Path | str, *, backbone: str = "") -> Predictor:
-        return cls(json.loads((Path(folder) / "config.json").read_text()))
+        return cls(open_bundle(folder, backbone))
 
     def predict(self, posts: Sequence[Post], *, explain: bool = False) -> list[Prediction]:
         self.seen += posts
@@ -80,23 +62,22 @@ class Predictor:
         two = [{"negative": 1 - p, "positive": p} for p in (sure, biased)]
         labels = [max(one, key=lambda name: one[name]) for one in two]
         known = bool(self.config.get("reference"))
-        return Prediction(labels[0], two[0], 0.01, labels[1] if known else None, two[1] if known else None, "why" if explain else None)
+        why = Explanation({}, {}, (), (), None) if explain else None
+        return Prediction(labels[0], two[0], 0.01, labels[1] if known else None, two[1] if known else None, why, ())
 
 
 def assemble(project: Path, dataset: str, method: str, out: Path, reference: str = "erm") -> None:
-    """What is written says what it was asked for."""
+    """What is written says what it was asked for; the weights are empty."""
     out.mkdir(parents=True, exist_ok=True)
-    config = {"task": "sentiment", "method": method, "reference": reference, "visual": "image", "dataset": dataset, "seeds": 2, "backbone": "small"}
-    (out / "config.json").write_text(json.dumps(config))
+    backbone = {"name": "small", "settings": dataclasses.asdict(Backbone(kind="dual_encoder", model="nowhere"))}
+    told = {"task": "sentiment", "method": method, "reference": reference, "visual": "image", "dataset": dataset, "seeds": 2, "backbone": backbone}
+    write_json(out / "config.json", {"causalroute": FORMAT} | told)
     (out / "README.md").write_text("card\n")
+    for name in (method, reference):
+        (out / f"{name}.safetensors").write_bytes(b"")
 
 
-def stand_in(monkeypatch: pytest.MonkeyPatch, *, always: bool = True) -> None:
-    """Puts the stand-ins in the place of the real modules; unless `always`, only where there are none."""
-    for name, contents in {"posts": [Post], "predictor": [Predictor], "assemble": [assemble]}.items():
-        full = f"causalroute.serving.{name}"
-        if always or find_spec(full) is None:
-            module = ModuleType(full)
-            for content in contents:
-                setattr(module, content.__name__, content)
-            monkeypatch.setitem(sys.modules, full, module)
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts the stand-ins in the place of what makes a saved model and answers from one."""
+    monkeypatch.setattr("causalroute.serving.predictor.Predictor", Predictor)
+    monkeypatch.setattr("causalroute.serving.assemble.assemble", assemble)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from tests.unit.small_posts import Post, Predictor, assemble, stand_in, write_table
+from tests.unit.small_posts import Predictor, assemble, stand_in, write_table
 
 import causalroute
 from causalroute.api import Debiaser
@@ -18,6 +19,7 @@ from causalroute.errors import UserError
 from causalroute.frames import frame_of
 from causalroute.project import train
 from causalroute.project.settings import Wanted
+from causalroute.serving.posts import Post
 
 
 def frame(path: Path) -> pl.DataFrame:
@@ -137,7 +139,7 @@ def test_predictions_of_frames_paths_and_posts(fitted: tuple[Debiaser, Any], tmp
     assert predictor.seen[-1].image == tmp_path / "images" / "p29.png"
     assert made.predict([Post(text="lovely day")])["label"].to_list() == ["positive"]
     assert made.predict(pl.DataFrame({"words": ["lovely"]}), text="words", image="").height == 1
-    assert made.explain("awful", str(tmp_path / "images" / "p0.png")).explanation == "why"
+    assert made.explain("awful", str(tmp_path / "images" / "p0.png")).explanation is not None
     with pytest.raises(UserError, match="no column 'wrods'"):
         made.predict(pl.DataFrame({"words": ["lovely"]}), text="wrods")
     with pytest.raises(UserError, match="no column looks like"):
@@ -158,8 +160,20 @@ def test_models_are_saved_loaded_and_shared_as_they_are(fitted: tuple[Debiaser, 
     assert isinstance(again.predictor, Predictor)
     again.save_pretrained(tmp_path / "hub")
     assert json.loads((tmp_path / "hub" / "config.json").read_text()) == config, "saved over itself"
-    with pytest.raises(UserError, match="something else than a saved model"):
-        made.save(tmp_path)
+    with pytest.raises(UserError, match="holds something that is no saved model"):
+        made.save(tmp_path / "images")
+
+
+def test_a_model_saved_over_another_leaves_nothing_of_it(fitted: tuple[Debiaser, Any], tmp_path: Path) -> None:
+    made, _ = fitted
+    for folder in (tmp_path / "saved", tmp_path / "shared"):
+        shutil.copytree(made.folder, folder)  # type: ignore[arg-type]
+        (folder / "editor.safetensors").write_bytes(b"of the former model")
+    made.save(tmp_path / "saved")
+    made.save_pretrained(tmp_path / "shared")
+    assert not list(tmp_path.rglob("editor.safetensors"))
+    assert made.save(made.folder) == made.folder, "onto itself"  # type: ignore[arg-type]
+    assert made.predict([Post(text="lovely")])["label"][0] == "positive"
 
 
 def test_without_a_model_nothing_is_answered() -> None:

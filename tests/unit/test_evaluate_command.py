@@ -131,11 +131,13 @@ def test_images_reach_the_model_decoded_and_only_where_it_sees(tmp_path: Path, m
     from tests.unit.small_posts import Predictor
 
     from causalroute.audit.table import Table
+    from causalroute.config import Backbone
     from causalroute.serving import judge
+    from causalroute.serving.bundle import Bundle
 
     path = write_table(tmp_path, 40)
     for visual, sees in {"image": True, "none": False, "attributes": False}.items():
-        predictor: Any = Predictor({"visual": visual, "method": "m"})
+        predictor: Any = Predictor(Bundle(tmp_path, {"visual": visual, "method": "m"}, Backbone(kind="dual_encoder", model="nowhere")))
         answers = judge.answer(predictor, judge.read(Table(path), predictor.classes))
         assert [post.image is not None for post in predictor.seen] == [sees] * 40
         assert not sees or predictor.seen[0].image.size == (40, 32)

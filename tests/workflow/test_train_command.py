@@ -18,21 +18,12 @@ from tests.unit.small_posts import SMALL, write_table
 from tests.workflow.project import ROOT
 
 pytestmark = pytest.mark.slow
-DRIVER = """
-import pytest
-from tests.unit.small_posts import stand_in
-stand_in(pytest.MonkeyPatch(), always=False)
-from causalroute.cli import main
-main()
-"""
-"""The command, with stand-ins for the modules around a saved model where they do not exist."""
 FLAGS = ("--backbone", "small", "--methods", "text_only", "erm", "double_swap", "--seeds", "2", "--epochs", "3", "--cores", "2")
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-    environment = os.environ | {"PYTHONPATH": paths, "CAUSALROUTE_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", DRIVER, *words]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "CAUSALROUTE_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "causalroute", *words]
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

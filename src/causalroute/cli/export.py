@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         UserError: the arguments or the source are unusable.
     """
     from causalroute.errors import UserError
-    from causalroute.serving.bundle import CONFIG
+    from causalroute.serving import bundle
 
     if not (arguments.output or arguments.onnx or arguments.towers or arguments.push):
         raise UserError("nothing to export to", fix="give --output, --onnx, --towers or --push")
@@ -62,7 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
     if from_run:
         _assemble(arguments)
     elif arguments.output:
-        _copy(arguments.source, arguments.output, CONFIG)
+        bundle.copy(arguments.source, arguments.output)
+        print(f"saved model: {arguments.output}")
     folder = arguments.output or arguments.source
     if arguments.onnx:
         _onnx(folder, arguments.onnx)
@@ -83,19 +83,6 @@ def _assemble(arguments: argparse.Namespace) -> None:
     chosen = (arguments.dataset or runs[0], arguments.method or "causal_moe")
     assemble(arguments.source, *chosen, arguments.output, arguments.reference or "erm")
     print(f"saved model: {arguments.output}")
-
-
-def _copy(source: Path, target: Path, config: str) -> None:
-    from causalroute.errors import UserError
-    from causalroute.serving.bundle import open_bundle
-
-    open_bundle(source)
-    if target.exists() and not (target / config).is_file():
-        raise UserError("the folder is there and holds no saved model", where=str(target), fix="name another folder")
-    if target.exists():
-        shutil.rmtree(target)
-    shutil.copytree(source, target)
-    print(f"saved model: {target}")
 
 
 def _onnx(folder: Path, path: Path) -> None:

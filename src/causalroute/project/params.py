@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
+from causalroute import schema
 from causalroute.config import Config
 from causalroute.errors import UserError
 from causalroute.io import read_json, sha256_bytes, write_json, write_text
@@ -144,8 +145,4 @@ def read(folder: Path) -> Config:
     path = folder / "params.yaml"
     if not path.is_file():
         raise UserError("the folder is no project: params.yaml is missing", where=str(folder), fix="name the folder that `causalroute train` wrote")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"params.yaml is not valid YAML: {' '.join(str(error).split())}", where=str(path), fix="correct that line") from None
-    return checked(values, str(path))
+    return checked(schema.read(path), str(path))

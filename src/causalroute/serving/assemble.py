@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from causalroute import __version__, io, layout, methods, plan
+from causalroute import __version__, io, layout, methods, plan, schema
 from causalroute.config import Backbone, Config, parse
 from causalroute.counterfactual.fitted import Fitted, fit
 from causalroute.counterfactual.views import visual_side
@@ -27,7 +26,7 @@ from causalroute.features.backbone import library_versions
 from causalroute.features.folders import COMMIT, PACKAGE, WANTED
 from causalroute.methods.base import Method
 from causalroute.report.card import card
-from causalroute.serving.bundle import BACKBONE, CARD, CONFIG, EDITOR, FIELDS, FORMAT, REFERENCE
+from causalroute.serving.bundle import BACKBONE, CARD, CONFIG, EDITOR, FIELDS, FORMAT, REFERENCE, replaced
 
 SPLITS = ("id", "ood", "neutral", "clean")
 TOLD = ("accuracy", "f1_macro", "f1_weighted", "worst_group", "ece_calibrated")
@@ -74,18 +73,10 @@ def assemble(project: Path, dataset: str, method: str, out: Path, reference: str
     _require_saveable(run, method)
     beside = reference if reference in chosen.methods and reference != method else ""
     names = [method, *filter(None, [beside])]
-    if out.exists() and any(out.iterdir()) and not (out / CONFIG).is_file():
-        raise UserError("the folder holds something that is no saved model", where=str(out), fix="name another folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        folder = Path(temporary) / "model"
-        folder.mkdir()
+    with replaced(out) as folder:
         told = _write(run, names, folder)
         io.write_json(folder / CONFIG, told)
         io.write_text(folder / CARD, card(told | _named(run.config.backbones[chosen.backbone], chosen.backbone), _metrics(run)))
-        if out.exists():
-            shutil.rmtree(out)
-        folder.rename(out)
 
 
 def read_params(root: Path) -> Config:
@@ -94,12 +85,10 @@ def read_params(root: Path) -> Config:
     Raises:
         UserError: there is none, or it is wrong.
     """
-    import yaml
-
     path = root / "params.yaml"
     if not path.is_file():
         raise UserError("there is no params.yaml", where=str(root), fix="name the folder of a run")
-    return parse(Config, io.canonical_json(yaml.safe_load(path.read_text(encoding="utf-8"))), where=str(path))
+    return parse(Config, io.canonical_json(schema.read(path)), where=str(path))
 
 
 def _run(root: Path, dataset: str) -> Run:

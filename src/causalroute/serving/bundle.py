@@ -11,6 +11,10 @@ README.md                  the model card
 from __future__ import annotations
 
 import dataclasses
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,7 @@ from causalroute.config import Backbone, parse
 from causalroute.errors import UserError
 from causalroute.evaluation.predict import Weights
 from causalroute.features.folders import PACKAGE
-from causalroute.io import canonical_json, read_json, read_tensors
+from causalroute.io import canonical_json, read_json, read_tensors, write_json
 
 FORMAT = 1
 """Raised when a folder of the version before can no longer be read."""
@@ -77,6 +81,52 @@ def open_bundle(folder: Path | str, backbone: str = "") -> Bundle:
         if not (folder / f"{name}.safetensors").is_file():
             raise UserError(f"the weights of {name!r} are missing", where=str(folder), fix="copy the whole folder, or export the model again")
     return Bundle(folder, config, _located(config["backbone"]["settings"], folder, backbone))
+
+
+@contextmanager
+def replaced(folder: Path) -> Iterator[Path]:
+    """Yields an empty folder to write a saved model in, which takes the place of `folder` on success; on failure nothing has changed.
+
+    Raises:
+        UserError: `folder` holds something that is no saved model.
+    """
+    folder = folder.resolve()
+    if folder.is_file() or (folder.exists() and any(folder.iterdir()) and not (folder / CONFIG).is_file()):
+        raise UserError("the folder holds something that is no saved model", where=str(folder), fix="name a new folder, or an empty one")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        made = Path(temporary) / "model"
+        made.mkdir()
+        yield made
+        if folder.exists():
+            folder.rename(Path(temporary) / "former")
+        made.rename(folder)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copies a saved model; a saved model at `target` is replaced. Onto itself there is nothing to do.
+
+    Raises:
+        UserError: `source` is no saved model, `target` holds something else, or one folder is inside the other.
+    """
+    open_bundle(source)
+    one, other = source.resolve(), target.resolve()
+    if one == other:
+        return
+    if one in other.parents or other in one.parents:
+        raise UserError("one folder is inside the other", where=f"{source}, {target}", fix="name a folder beside the saved model")
+    with replaced(target) as folder:
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+
+
+def lay(bundle: Bundle, folder: Path) -> None:
+    """Writes a saved model into a folder that huggingface_hub prepared: it took away the config.json, and may have left files of another model."""
+    if bundle.folder.resolve() == folder.resolve():
+        write_json(folder / CONFIG, bundle.config)
+        return
+    for name in (EDITOR, REFERENCE):  # which not every model has
+        (folder / name).unlink(missing_ok=True)
+    shutil.copytree(bundle.folder, folder, dirs_exist_ok=True)
 
 
 def _located(settings: dict[str, Any], folder: Path, other: str) -> Backbone:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -25,12 +25,8 @@ from causalroute.errors import UserError
 from causalroute.evaluation import groups, metrics, statistics
 from causalroute.evaluation.metrics import Items, Metric
 from causalroute.evaluation.statistics import Sample
+from causalroute.serving.predictor import ROUND, Predictor
 
-if TYPE_CHECKING:
-    from causalroute.serving.predictor import Predictor
-
-BATCH = 64
-"""Posts whose images are in memory at a time."""
 COMPARED = ("accuracy", "f1_macro", "worst_group")
 """Metrics by which the debiased model is compared with the biased one."""
 OF_CLASS = ("precision", "recall", "f1")
@@ -96,7 +92,7 @@ def answer(predictor: Predictor, rows: Rows) -> Answers:
     kept: list[bool] = []
     lost: list[tuple[str, str, str]] = []
     found: list[Any] = []
-    for batch in _batches(rows.frame, BATCH):
+    for batch in _batches(rows.frame, ROUND):
         posts, sound, bad = _posts(batch, rows, str(predictor.config.get("visual", "image")))
         kept, lost = kept + sound, lost + bad
         found += predictor.predict(posts) if posts else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from causalroute.printable import printable
 from causalroute.serving.posts import Explanation, Prediction
 
 BAR = 30
@@ -31,8 +32,8 @@ def told(found: Prediction, config: Mapping[str, Any]) -> str:
 
 
 def _answer(method: str, label: str, p: Mapping[str, float], more: str) -> str:
-    rest = ", ".join(f"{name} {100 * value:.1f} %" for name, value in p.items())
-    return f"{method}: {plain(label)} ({rest}{more})"
+    rest = ", ".join(f"{printable(name)} {100 * value:.1f} %" for name, value in p.items())
+    return f"{method}: {printable(label)} ({rest}{more})"
 
 
 def _why(why: Explanation, label: str) -> list[str]:
@@ -47,12 +48,7 @@ def _why(why: Explanation, label: str) -> list[str]:
     if why.experts:
         lines.append("experts  " + "  ".join(f"{name} {value:.2f}" for name, value in why.experts if value > 0))
     if why.words:
-        lines.append("text     " + " ".join(f"[{plain(word.text)}]" if word.context else plain(word.text) for word in why.words) + "   [context]")
+        lines.append("text     " + " ".join(f"[{printable(word.text)}]" if word.context else printable(word.text) for word in why.words) + "   [context]")
     if why.region is not None:
         lines += ["image    # core", *("  " + "".join("#" if cell else "." for cell in line[::2]) for line in why.region.core[::4])]
     return lines
-
-
-def plain(text: str) -> str:
-    """Without control and direction characters, which could rewrite a terminal."""
-    return "".join(mark if mark.isprintable() else "\N{REPLACEMENT CHARACTER}" for mark in text)
