@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from causalroute import __version__
 from causalroute.report import charts, shortcuts
-from causalroute.report.blocks import number, percent, share, spans
+from causalroute.report.blocks import number, percent, share
 from causalroute.report.charts import Axis, Point, Series
-from causalroute.report.page import template_text
+from causalroute.report.html import Filters, page
 
 NOTES = {
     "shortcuts": "They say how a post was made or collected. A cue is listed because it predicts, not because it is wrong.",
@@ -30,22 +28,18 @@ def render(found: Mapping[str, Any], title: str) -> str:
         found: content of audit.json with quoted posts.
         title: the data set or table.
     """
-    environment = Environment(autoescape=True, loader=FunctionLoader(template_text), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"spans": spans, "percent": percent, "share": share, "number": number, "effect": effect}
     section = shortcuts.section(found, _summary(found))
     figures = [shortcuts.figure(found), _joint(found)]
-    # The stylesheets, script and drawings are our own and escape what they quote; everything else goes through autoescape.
-    return environment.get_template("audit.html.j2").render(
-        title=title,
-        found=found,
-        section=section,
-        figures=[(one.title, one.caption, Markup(one.svg)) for one in figures if one],
-        parts=[(key, TITLES[key], NOTES[key], found[key]) for key in ("shortcuts", "associations")],
-        told=found.get("table"),
-        style=Markup(template_text("page.css") + template_text("chart.css")),
-        script=Markup(template_text("sort.js")),
-        version=__version__,
-    )
+    values = {
+        "title": title,
+        "found": found,
+        "section": section,
+        "figures": [(one.title, one.caption, Markup(one.svg)) for one in figures if one],  # drawings are our own and escape what they quote
+        "parts": [(key, TITLES[key], NOTES[key], found[key]) for key in ("shortcuts", "associations")],
+        "told": found.get("table"),
+    }
+    filters: Filters = {"percent": percent, "share": share, "number": number, "effect": effect}
+    return page("audit.html.j2", values, styles=["chart.css"], scripts=["sort.js"], filters=filters)
 
 
 def effect(cue: Mapping[str, Any]) -> str:

@@ -10,14 +10,11 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
-
-from causalroute import __version__, io, layout
+from causalroute import io, layout
 from causalroute.config import Dataset, Replicates
 from causalroute.evaluation.collect import chunks
-from causalroute.report.blocks import Table, finalized, number
-from causalroute.report.page import template_text
+from causalroute.report.blocks import Table, number
+from causalroute.report.html import page
 
 TRAINED = ("method", "parameters", "seeds", "seconds", "seconds per seed", "peak MB", "posts per second")
 JOBS = ("job", "seconds", "CPU seconds", "peak MB")
@@ -65,13 +62,4 @@ def _decimal(value: str | None) -> str:
 
 def render(name: str, tables: Sequence[Table], made: Sequence[tuple[str, str]]) -> str:
     """The page as text."""
-    environment = Environment(autoescape=True, loader=FunctionLoader(template_text), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.finalize = finalized
-    return environment.get_template("run.html.j2").render(
-        name=name,
-        tables=[table for table in tables if table.rows],
-        made=made,
-        style=Markup(template_text("page.css")),
-        script=Markup(template_text("sort.js")),
-        version=__version__,
-    )
+    return page("run.html.j2", {"name": name, "tables": [table for table in tables if table.rows], "made": made}, scripts=["sort.js"])

@@ -8,14 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
-
-from causalroute import __version__
 from causalroute.counterfactual.showcase import Card
-from causalroute.report.blocks import finalized
 from causalroute.report.grades import verdicts
-from causalroute.report.page import template_text
+from causalroute.report.html import page
 
 PIECES = {"same": "span", "gone": "del", "new": "ins", "mask": "span", "cut": "span"}
 """HTML element of each kind of piece: struck and inserted words are told apart without colour too."""
@@ -30,27 +25,22 @@ def render(dataset: str, cards: Sequence[Card], gates: Mapping[str, Mapping[str,
         gates: what the gate found, by editor.
         visual: what the visual side is; attribute words are never called an image.
     """
-    environment = Environment(autoescape=True, loader=FunctionLoader(template_text), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.finalize = finalized
     other = "attributes" if visual == "attributes" else "image"
-    environment.filters["side"] = lambda name: name.replace("image", other)
     filters = {
         "editor": list(dict.fromkeys(card.editor for card in cards)),
         "label": sorted({card.label for card in cards}),
         "usable": sorted({usable(card, other) for card in cards}),
         "why": list(dict.fromkeys(card.why for card in cards)),
     }
-    # The stylesheets and the script are our own; everything else goes through autoescape.
-    return environment.get_template("gallery.html.j2").render(
-        dataset=dataset,
-        cards=[(card, usable(card, other)) for card in cards],
-        verdicts=[(name, verdicts(found)) for name, found in gates.items()],
-        filters=filters,
-        tags=PIECES,
-        style=Markup(template_text("page.css") + template_text("gallery.css")),
-        script=Markup(template_text("gallery.js")),
-        version=__version__,
-    )
+    values = {
+        "dataset": dataset,
+        "cards": [(card, usable(card, other)) for card in cards],
+        "verdicts": [(name, verdicts(found)) for name, found in gates.items()],
+        "filters": filters,
+        "tags": PIECES,
+    }
+    named = {"side": lambda name: name.replace("image", other)}
+    return page("gallery.html.j2", values, styles=["gallery.css"], scripts=["gallery.js"], filters=named)
 
 
 def usable(card: Card, other: str = "image") -> str:

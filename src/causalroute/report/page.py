@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from causalroute import __version__
 from causalroute.config import Dataset
 from causalroute.evaluation.scoring import REFERENCE, Results
-from causalroute.report.blocks import Section, Table, counted, finalized, number, percent, spans
+from causalroute.report import html
+from causalroute.report.blocks import Section, Table, counted, number, percent
 from causalroute.report.claims import TITLES
 from causalroute.report.figures import Figure
 from causalroute.report.headline import KINDS, SIGNS, Column, Finding, Line, kind, name
 from causalroute.report.tables import rounded, verdict
 from causalroute.report.verdict import Answer
 
-FOLDER = files("causalroute.report") / "templates"
 SECTIONS = {
     "accuracy": ("id_vs_ood", "differences"),
     "groups": ("groups_",),
@@ -74,23 +71,13 @@ class Content:
     made: Sequence[tuple[str, str]]
 
 
-def template_text(filename: str) -> str:
-    """A file of the templates folder, which travels inside the package."""
-    return (FOLDER / filename).read_text(encoding="utf-8")
-
-
 def render(content: Content) -> str:
     """The page as text."""
-    environment = Environment(autoescape=True, loader=FunctionLoader(template_text), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     chosen = {section: [f for f in content.figures if f.key.startswith(prefixes)] for section, prefixes in SECTIONS.items()}
-    environment.finalize = finalized
-    environment.filters["spans"] = spans
-    page = environment.get_template("report.html.j2")
-    # The stylesheets and drawings are our own and escape what they quote; everything else goes through autoescape.
-    style = Markup(template_text("page.css") + template_text("chart.css"))
-    script = Markup(template_text("sort.js") + template_text("filter.js"))
+    # Drawings are our own and escape what they quote.
     drawings = {figure.key: Markup(figure.svg) for figure in [*content.figures, *([content.verdict] if content.verdict else [])]}
-    return page.render(c=content, sections=chosen, drawings=drawings, style=style, script=script, version=__version__, reference=REFERENCE, kinds=KINDS)
+    values = {"c": content, "sections": chosen, "drawings": drawings, "reference": REFERENCE, "kinds": KINDS}
+    return html.page("report.html.j2", values, styles=["chart.css"], scripts=["sort.js", "filter.js"])
 
 
 def details(results: Results, visual: str, alpha: float) -> list[Detail]:

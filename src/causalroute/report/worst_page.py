@@ -7,13 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
-
-from causalroute import __version__
-from causalroute.report.blocks import Table, finalized
+from causalroute.report.blocks import Table
 from causalroute.report.claims import TITLES
-from causalroute.report.page import template_text
+from causalroute.report.html import page
 from causalroute.report.worst import Card
 
 ASKED = {"split": "posts", "kind": "error", "label": "class", "answer": "answer"}
@@ -31,24 +27,19 @@ def render(dataset: str, method: str, editor: str, cards: Sequence[Card], counts
         cards: posts, by split and kind.
         counts: how many there are of each kind.
     """
-    environment = Environment(autoescape=True, loader=FunctionLoader(template_text), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.finalize = finalized
     filters = {key: list(dict.fromkeys(shown(card, key) for card in cards)) for key in ASKED}
-    # The stylesheets and the script are our own; everything else goes through autoescape.
-    return environment.get_template("errors.html.j2").render(
-        dataset=dataset,
-        method=method,
-        editor=editor,
-        cards=[(card, {key: shown(card, key) for key in ASKED}) for card in cards],
-        counts=counts,
-        pictures=any(card.shot for card in cards),
-        asked=ASKED,
-        filters=filters,
-        tags=PIECES,
-        style=Markup(template_text("page.css") + template_text("gallery.css")),
-        script=Markup(template_text("gallery.js")),
-        version=__version__,
-    )
+    values = {
+        "dataset": dataset,
+        "method": method,
+        "editor": editor,
+        "cards": [(card, {key: shown(card, key) for key in ASKED}) for card in cards],
+        "counts": counts,
+        "pictures": any(card.shot for card in cards),
+        "asked": ASKED,
+        "filters": filters,
+        "tags": PIECES,
+    }
+    return page("errors.html.j2", values, styles=["gallery.css"], scripts=["gallery.js"])
 
 
 def shown(card: Card, key: str) -> str:
