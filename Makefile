@@ -22,11 +22,11 @@ ablation: $(READY) ## the variants that a data set lists under `ablation`, besid
 sweep: $(READY) ## queue one experiment per value of a setting: make sweep OF=rank; without OF: what there is
 	@$(RUN) python scripts/sweep.py $(OF)
 
-test: $(READY) ## all tests, the slow ones included (about ten minutes on two cores)
-	@$(RUN) pytest -q -n $(WORKERS) --dist loadfile
+test: $(READY) ## all tests, the slow ones included (some twenty minutes on two cores)
+	@$(RUN) pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-fast: $(READY) ## the tests that take seconds
-	@$(RUN) pytest -q -n $(WORKERS) --dist loadfile -m "not slow"
+	@$(RUN) pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow"
 
 lint: $(READY) ## style, types and workflow rules
 	@$(RUN) ruff check .

@@ -17,6 +17,7 @@ from causalroute.serving.predictor import Predictor
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (pip install 'causalroute[onnx]')")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the exporters of torch and transformers, which tests/unit/test_onnx.py looks at one by one
 def test_files_say_what_the_model_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = finish(tmp_path, methods=["erm"])

@@ -210,6 +210,7 @@ def test_mvsa_single_facts(raw: Path, shared: Path) -> None:
     assert leaks["exact_text_train"] == 40
 
 
+@pytest.mark.slow
 def test_mvsa_single_has_54_copied_images(shared: Path) -> None:
     hashes = [hashlib.sha256(path.read_bytes()).digest() for path in (shared / "data/mvsa_single/data").glob("*.jpg")]
     assert len(hashes) - len(set(hashes)) == 54
