@@ -62,6 +62,13 @@ def test_a_failure_half_way_leaves_the_former_model(saved: Path, tmp_path: Path)
     assert contents(tmp_path) == {f"model/{name}": content for name, content in before.items()}
 
 
+def test_a_new_model_that_cannot_take_its_place_leaves_the_former(saved: Path, tmp_path: Path) -> None:
+    before = contents(saved)
+    with pytest.raises(FileNotFoundError), bundle.replaced(saved) as folder:
+        folder.rmdir()
+    assert contents(tmp_path) == {f"model/{name}": content for name, content in before.items()}
+
+
 def test_a_damaged_settings_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("run: [a\n")
     with pytest.raises(UserError, match="not valid YAML"):

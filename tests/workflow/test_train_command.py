@@ -158,7 +158,7 @@ def test_a_table_without_images_and_a_step_that_fails(tmp_path: Path) -> None:
     for words in ("error: not the declared number of usable posts: train: 90 instead of 5", "  fix:   ", "  log:   causalroute-run/logs/posts/prepare.log"):
         assert words in err
     assert at_work(tmp_path) == []
-    out, err = train(tmp_path, "--methods", "erm", "--method", "erm")
+    out, err = train(tmp_path, "--methods", "erm")
     assert "ANSWER" in out
     assert "encoding posts" in steps(err)
     assert (tmp_path / "causalroute-run" / "reports" / "posts" / "report.html").is_file()

@@ -98,9 +98,15 @@ def replaced(folder: Path) -> Iterator[Path]:
         made = Path(temporary) / "model"
         made.mkdir()
         yield made
+        former = Path(temporary) / "former"
         if folder.exists():
-            folder.rename(Path(temporary) / "former")
-        made.rename(folder)
+            folder.rename(former)
+        try:
+            made.rename(folder)
+        except OSError:
+            if former.exists():
+                former.rename(folder)
+            raise
 
 
 def copy(source: Path, target: Path) -> None:
