@@ -117,6 +117,8 @@ def test_the_page_escapes_and_loads_nothing(hostile: dict[str, Any]) -> None:
     assert page.count("<script>") == page.count("</script>") == 1
     assert "default-src 'none'" in page
     assert "Test posts with a twin" in page
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\u202a-\u202e]", page), "no word turns the direction of the page"
+    assert "\u27e8202E\u27e9" in page, "it is shown instead"
 
 
 def test_the_page_holds_what_was_found(hostile: dict[str, Any]) -> None:
