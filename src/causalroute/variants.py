@@ -13,6 +13,8 @@ from causalroute.errors import UserError
 
 MODULE, VARIANT = "[a-z][a-z0-9_]*", "[a-z0-9_]+"
 """Patterns of the two parts of a name."""
+VISUAL = ("image_only", "image_swap", "clue_image")
+"""Modules that look at the visual side alone, or change nothing but it."""
 
 
 def module_of(name: str) -> str:
@@ -30,6 +32,11 @@ def module_of(name: str) -> str:
 def is_variant(name: str) -> bool:
     """Whether the name is that of a variant."""
     return module_of(name) != name
+
+
+def is_visual(name: str) -> bool:
+    """Whether a method is nothing without a visual side."""
+    return module_of(name) in VISUAL
 
 
 def is_oracle(name: str) -> bool:

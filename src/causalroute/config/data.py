@@ -7,7 +7,7 @@ import re
 from typing import Literal
 
 from causalroute.parsing import section
-from causalroute.variants import is_variant, module_of
+from causalroute.variants import is_variant, is_visual
 
 
 @section
@@ -186,7 +186,7 @@ class Dataset:
         plain = [method for method in self.ablation if not is_variant(method)]
         if plain or len(set(self.ablation)) != len(self.ablation):
             raise ValueError(f"ablation lists variants (`<method>@<name>`), each once; {plain} are none" if plain else "ablation names one variant twice")
-        blind = [method for method in (*self.methods, *self.ablation) if module_of(method) in ("image_only", "image_swap", "clue_image")]
+        blind = [method for method in (*self.methods, *self.ablation) if is_visual(method)]
         if self.format == "table" and not self.columns.image and blind:
             raise ValueError(
                 f"methods {blind} need images, and columns.image is empty: leave them out of `methods` and `ablation`, or name the column with the image paths"

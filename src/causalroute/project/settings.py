@@ -20,9 +20,9 @@ from causalroute.errors import UserError
 from causalroute.parsing import suggest
 from causalroute.project import backbones, workflow
 from causalroute.project.backbones import Chosen
+from causalroute.variants import is_visual
 
 METHODS = ("majority", "bag_of_words", "text_only", "image_only", "erm", "double_swap", "causal_moe")
-NEED_IMAGES = ("image_only", "image_swap", "clue_image")
 EDITORS: dict[str, dict[str, Any]] = {
     "single": {"text": "lexicon", "image": "saliency", "swaps": 1},
     "estimated": {"text": "lexicon", "image": "saliency", "swaps": 2},
@@ -153,7 +153,7 @@ def settings(wanted: Wanted, guessed: Guessed, chosen: Chosen) -> dict[str, Any]
 
 def _methods(wanted: Wanted, images: bool) -> list[str]:
     known = schema.methods()
-    chosen = list(dict.fromkeys(wanted.methods or (method for method in METHODS if images or method not in NEED_IMAGES)))
+    chosen = list(dict.fromkeys(wanted.methods or (method for method in METHODS if images or not is_visual(method))))
     chosen += [wanted.method] if wanted.method not in chosen else []
     for method in chosen:
         if method.partition("@")[0] not in known:

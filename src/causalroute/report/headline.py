@@ -14,12 +14,11 @@ from causalroute.evaluation.scoring import INVERTED, REFERENCE, Results, Row
 from causalroute.report.blocks import number, percent, signed
 from causalroute.report.claims import TITLES
 from causalroute.report.tables import detectable, verdict
-from causalroute.variants import is_oracle, module_of
+from causalroute.variants import is_oracle, is_visual, module_of
 
 BASELINES = ("majority", "bag_of_words", INVERTED, "text_only", "image_only")
 KINDS = ("baseline", "method", "oracle")
 SIGNS = {"better": "▲", "worse": "▼", "same": "=", "": ""}
-VISUAL = ("image_only", "image_swap", "clue_image")
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def subject(methods: Sequence[str]) -> str:
 
 def name(method: str, visual: str) -> str:
     """A method's name as printed; says so where its visual side is attribute words, and where it is an oracle."""
-    attributes = visual == "attributes" and module_of(method) in VISUAL
+    attributes = visual == "attributes" and is_visual(method)
     notes = [note for note, holds in (("oracle", kind(method) == "oracle"), ("attributes", attributes)) if holds]
     return f"{method} ({', '.join(notes)})" if notes else method
 
