@@ -54,7 +54,7 @@ class Passes:
     """The backbone's work on some posts, without anything around it."""
 
     def __init__(self, predictor: Predictor, posts: list[Post]) -> None:
-        encoder, editor = predictor._ready(), predictor.editor
+        encoder, editor = predictor._ready().reads, predictor.editor
         assert editor is not None, "the model has no editor"
         assert editor.image is not None, "the model has no image editor"
         self.backbone, self.images = encoder.backbone, [post.image for post in posts if isinstance(post.image, Image.Image)]

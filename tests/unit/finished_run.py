@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.unit.tiny_mllm import save_mllm
 from tests.unit.tiny_models import save_bert, save_clip, save_mobilenet
 
 from causalroute import plan
@@ -28,11 +29,33 @@ METHODS: dict[str, dict[str, Any]] = {
     "causal_moe": {"context_steps": 40, "per_kind": 2},
     "causal_moe@learned": {"context_steps": 40, "router": "learned"},
 }
+PROMPT = {"question": "Is this post sarcastic?", "answers": {"literal": "no", "sarcastic": "yes"}}
+BACKBONES: dict[str, dict[str, Any]] = {
+    "clip": {"kind": "dual_encoder", "model": "{name}"},
+    "pair": {"kind": "encoder_pair", "text_model": "{name}/text", "image_model": "{name}/image"},
+    "mllm": {"kind": "mllm", "model": "{name}", "mllm": {"prompts": [PROMPT], "image_side": 48}},
+}
 
 
-def params(kind: str, editor: Mapping[str, Any], **dataset: Any) -> dict[str, Any]:
-    """params.yaml of the run; `kind` is clip or pair, `model` its folder."""
-    backbone = {"kind": "dual_encoder", "model": "tiny"} if kind == "clip" else {"kind": "encoder_pair", "text_model": "tiny/text", "image_model": "tiny/image"}
+def _backbone(kind: str, name: str) -> dict[str, Any]:
+    """The entry of a backbone whose models lie in the folder `name`."""
+    found = {key: value.format(name=name) if isinstance(value, str) else value for key, value in BACKBONES[kind].items()}
+    return {**found, "batch_size": 8}
+
+
+def _save(kind: str, folder: Path) -> None:
+    if kind == "clip":
+        save_clip(folder)
+    elif kind == "mllm":
+        save_mllm(folder, "llava")
+    else:
+        save_bert(folder / "text")
+        save_mobilenet(folder / "image")
+
+
+def params(kind: str, editor: Mapping[str, Any], looker: str = "", **dataset: Any) -> dict[str, Any]:
+    """params.yaml of the run; `kind` and `looker` are keys of BACKBONES, by whose names their folders go: `tiny` and `eyes`."""
+    backbones = {"tiny": _backbone(kind, "tiny")} | ({"eyes": _backbone(looker, "eyes")} if looker else {})
     chosen = {
         "format": "planted",
         "task": "sarcasm",
@@ -40,6 +63,7 @@ def params(kind: str, editor: Mapping[str, Any], **dataset: Any) -> dict[str, An
         "positive": "sarcastic",
         "backbone": "tiny",
         "editor": "mine",
+        "looker": "eyes" if looker else "",
         "methods": list(METHODS),
         "sources": [{"kind": "planted"}],
         "planted": PLANTED,
@@ -48,24 +72,22 @@ def params(kind: str, editor: Mapping[str, Any], **dataset: Any) -> dict[str, An
         "run": [NAME],
         "replicates": {"seeds": 2, "per_job": 1},
         "train": {"epochs": 3, "batch_size": 32, "hidden": 16},
-        "methods": METHODS,
+        "methods": METHODS | {name: {} for name in dataset.get("methods", ()) if name not in METHODS},
         "editors": {"mine": {"text": "lexicon", "image": "saliency", "swaps": 1, "z": 2.0, **editor}},
         "gate": {"folds": 2, "min_posts": 20, "max_auc": 1.0, "max_cue_left": 9.0, "min_label_kept": -9.0},
         "evaluate": {"bootstrap": 50},
         "datasets": {NAME: chosen | dataset},
-        "backbones": {"tiny": {**backbone, "batch_size": 8}},
+        "backbones": backbones,
     }
 
 
-def finish(root: Path, kind: str = "clip", editor: Mapping[str, Any] | None = None, **dataset: Any) -> Path:
+def finish(root: Path, kind: str = "clip", editor: Mapping[str, Any] | None = None, looker: str = "", **dataset: Any) -> Path:
     """Runs every stage up to the predictions in `root`, which is returned."""
-    values = params(kind, editor or {}, **dataset)
+    values = params(kind, editor or {}, looker, **dataset)
     (root / "params.yaml").write_text(yaml.safe_dump(values))
-    if kind == "clip":
-        save_clip(root / "tiny")
-    else:
-        save_bert(root / "tiny" / "text")
-        save_mobilenet(root / "tiny" / "image")
+    _save(kind, root / "tiny")
+    if looker:
+        _save(looker, root / "eyes")
     config = parse(Config, canonical_json(values), where="params.yaml")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
@@ -80,10 +102,10 @@ def finish(root: Path, kind: str = "clip", editor: Mapping[str, Any] | None = No
 def _jobs(config: Config) -> list[tuple[str, dict[str, str], dict[str, str]]]:
     """Stage, what its settings are asked for, and its other arguments, in order."""
     data = {"dataset": NAME}
-    edited = data | {"editor": "mine", "backbone": "tiny"}
     jobs = [("fetch", data, {}), ("prepare", data, {}), ("counterfactuals", data | {"editor": "reference"}, {})]
-    jobs += [("features", data | {"backbone": "tiny"}, {"views": "factual"}), ("counterfactuals", edited, {})]
-    jobs += [("features", data | {"backbone": "tiny"}, {"views": "mine"}), ("gate", edited, {})]
+    jobs += [("features", data | {"backbone": name}, {"views": "factual"}) for name in config.backbones]
+    jobs += [("counterfactuals", data | {"editor": "mine", "backbone": plan.looker(config, NAME)}, {})]
+    jobs += [("features", data | {"backbone": "tiny"}, {"views": "mine"}), ("gate", data | {"editor": "mine", "backbone": "tiny"}, {})]
     for method in config.datasets[NAME].methods:
         for span in plan.chunks(config.replicates):
             jobs += [(stage, data | {"method": method}, {"seeds": span}) for stage in ("train", "evaluate")]

@@ -29,7 +29,7 @@ def test_files_say_what_the_model_says(tmp_path: Path, capsys: pytest.CaptureFix
     posts = [Post(text, root / layout.raw(NAME) / image) for text, image in rows.select("text", "image").iter_rows()]
     predictor = Predictor.load(tmp_path / "model")
     predictor.warm()
-    encoder = predictor._ready()
+    encoder = predictor._ready().reads
     t, v = encoder.texts([post.text for post in posts])[0].numpy(), encoder.images([_opened(post) for post in posts]).numpy()
     (p,) = onnxruntime.InferenceSession(head).run(["probabilities"], {"t": t, "v": v})
     wanted = np.array([list(one.probabilities.values()) for one in predictor.predict(posts)])

@@ -166,7 +166,9 @@ def _encode_all(job: Encoding, views: dict[str, Sequence[Input]]) -> dict[str, l
 
 def _metadata(job: Encoding, manifest: pl.DataFrame, text: torch.Tensor, image: torch.Tensor) -> dict[str, str]:
     dims = {"text_dim": str(text.shape[-1]), "image_dim": str(image.shape[-1])}
-    answers = {"answers": canonical_json(job.backbone.model.classes)} if _joint(job) else {}  # type: ignore[attr-defined]
+    answers = {}
+    if _joint(job):
+        answers = {"answers": canonical_json(job.backbone.model.classes), "model_key": job.backbone.model_key}  # type: ignore[attr-defined]
     if _joint(job) and job.backbone.examples:  # type: ignore[attr-defined]
         answers["shots"] = canonical_json([one.id for one in job.backbone.examples])  # type: ignore[attr-defined]
     return {"ids_sha256": ids_digest(manifest["id"]), "backbone_key": job.backbone.key, **dims, **answers}

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from causalroute.config import Backbone as Settings
@@ -33,16 +34,14 @@ from causalroute.errors import UserError
 from causalroute.features.backbone import library_versions
 from causalroute.features.encode import Encoding, Input, one_thread, ordered_map
 from causalroute.features.examples import Example
-from causalroute.features.folders import find_folder, fingerprint
+from causalroute.features.folders import MORE, find_folder, fingerprint
 from causalroute.features.progress import Progress
 from causalroute.io import canonical_json, sha256_bytes
-from causalroute.mllm.chat import BLANK, Chat, Shot
+from causalroute.mllm.chat import BLANK, LIMIT, Chat, Shot
 from causalroute.mllm.model import Mllm, bucket
 from causalroute.mllm.replies import UNASKED, Speaker
 
 VERSION = "mllm 1: text [answer, text], image [answer, image], pair [answer, text]"
-MORE = ("chat_template*", "generation_config.json", "video_preprocessor_config.json")
-"""Files of a multimodal LLM that an encoder has no use for."""
 SHARD = 64
 """Inputs per shard: what a killed run loses at most."""
 WAITING = 16
@@ -76,6 +75,8 @@ class ChatBackbone:
     """
 
     has_images = True
+    longest = LIMIT
+    """tokens of a text that are read"""
 
     def __init__(self, config: Settings, name: str) -> None:
         if config.mllm is None:
@@ -86,9 +87,11 @@ class ChatBackbone:
         self.model = Mllm(folder, config.mllm, where)
         self.batch_size, self.mask_token = (config.batch_size if self.model.device.type == "cuda" else 1), BLANK
         self.text_dim = self.image_dim = self.joint_dim = 2 * self.model.width
+        read = dataclasses.replace(config.mllm, device="", zero_shot=False, shots=0, generate=0)
+        self.model_key = fingerprint([folder], VERSION, self.model.recipe(), canonical_json(dataclasses.asdict(read)), *library_versions(), more=MORE)
+        """digest of what features mean, whatever is asked besides and on whatever device: what a saved model wants again"""
         asked = canonical_json(dataclasses.asdict(dataclasses.replace(config.mllm, device="")))
-        parts = (VERSION, self.model.recipe(), f"{self.model.device.type} {self.batch_size}", asked, *library_versions())
-        self.key = fingerprint([folder], *parts, more=MORE)
+        self.key = sha256_bytes(self.model_key.encode(), f"{self.model.device.type} {self.batch_size}".encode(), asked.encode())
         self.examples: tuple[Example, ...] = ()
         self.speaker = Speaker(self.model, config.mllm.generate) if config.mllm.generate else None
 
@@ -115,6 +118,23 @@ class ChatBackbone:
         words = None if text is None else text.text.replace(MASK, BLANK)
         picture = None if image is None else image.load(root)
         return [(ask, self.model.chat(words, picture, ask.prompt, ask.shots)) for ask in self.asks(item)]
+
+    def shortens(self, text: str) -> bool:
+        """Whether a text is longer than `longest`."""
+        return self.model.renderers[0].shortens(text.replace(MASK, BLANK))
+
+    def pooled(self, posts: Sequence[tuple[str | None, Image.Image | None]]) -> Tensor:
+        """Features (M, 2D) float16 of M posts, or of one side of a post where the other is None; nothing is stored, and no examples are shown."""
+        groups: dict[Group, list[tuple[int, Chat]]] = {}
+        for row, (text, image) in enumerate(posts):
+            chat = self.model.chat(None if text is None else text.replace(MASK, BLANK), image)
+            groups.setdefault((chat.quotes, bucket(chat.length), chat.shapes()), []).append((row, chat))
+        found: dict[int, Tensor] = {}
+        for members in groups.values():
+            for first in range(0, len(members), self.batch_size):
+                rows, chats = zip(*members[first : first + self.batch_size], strict=True)
+                found |= dict(zip(rows, self.forward(chats, Ask(0, feature=True))["pooled"], strict=True))
+        return torch.stack([found[row] for row in range(len(posts))])
 
     def forward(self, chats: Sequence[Chat], ask: Ask) -> dict[str, Tensor]:
         """What is kept of B chats, as far as it is asked for: `pooled` (B, 2D) float16, `scores` (B, C) float32, `replies` (B,) int8."""

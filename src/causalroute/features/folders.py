@@ -22,6 +22,8 @@ WANTED = (
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model"),
 )
 """Files that make a model: what is downloaded and what its key is made of."""
+MORE = ("chat_template*", "generation_config.json", "video_preprocessor_config.json")
+"""Files of a multimodal LLM that an encoder has no use for."""
 
 
 def find_folder(model: str, revision: str = "", *, more: Sequence[str] = (), where: str = "params.yaml: backbones") -> Path:

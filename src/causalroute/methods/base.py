@@ -239,6 +239,8 @@ class Method(nn.Module):
     """trained by gradient steps; False: `prepare` is the whole training and uses no seed"""
     factual_only: ClassVar[bool] = False
     """answers from words or replies instead of features, of which only the post's own are held: no swapped, context or core views"""
+    asks: ClassVar[bool] = False
+    """answers by scored answers or replies of a multimodal LLM instead of features"""
     contexts: ClassVar[bool] = False
     """answers look at the context views t_s and v_s beside the post"""
     sides: ClassVar[tuple[str, ...]] = ()
@@ -295,5 +297,4 @@ class Method(nn.Module):
 
     def restore(self, tensors: dict[str, Tensor], extra: dict[str, str]) -> None:
         """Takes the weights back, as `kept` and `extra` gave them; what only training needs stays as it is."""
-        left = {name: value for name, value in self.state_dict().items() if name.startswith(self.training_only)}
-        self.load_state_dict(left | tensors)
+        self.load_state_dict({name: value for name, value in self.state_dict().items() if name.startswith(self.training_only)} | tensors)

@@ -41,6 +41,7 @@ class Method(base.Method):
     """See the module."""
 
     gradient = False
+    asks = True
 
     def __init__(self, settings: Settings, shape: Shape, generator: Generator) -> None:
         super().__init__(settings, shape, generator)

@@ -33,6 +33,7 @@ class Method(base.Method):
     """See the module."""
 
     gradient = False
+    asks = True
     factual_only = True
 
     def __init__(self, settings: Settings, shape: Shape, generator: Generator) -> None:

@@ -162,6 +162,11 @@ class Renderer:
             fix = "take the post out, or mend its image"
             raise UserError(f"the model's preprocessing refuses a chat ({sizes}): {str(error).splitlines()[0]}", fix=fix) from error
 
+    def shortens(self, text: str) -> bool:
+        """Whether a chat shows the beginning of the text alone."""
+        whole = harmless(text, self.control)
+        return self._cut(whole) != whole
+
     def _cut(self, text: str) -> str:
         """At most `LIMIT` tokens of the text."""
         offsets = self.tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]

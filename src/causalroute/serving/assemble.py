@@ -23,10 +23,10 @@ from causalroute.counterfactual.views import visual_side
 from causalroute.errors import UserError
 from causalroute.evaluation.calibration import fit_temperatures
 from causalroute.features.backbone import library_versions
-from causalroute.features.folders import COMMIT, PACKAGE, WANTED
+from causalroute.features.folders import COMMIT, MORE, PACKAGE, WANTED
 from causalroute.methods.base import Method
 from causalroute.report.card import card
-from causalroute.serving.bundle import BACKBONE, CARD, CONFIG, EDITOR, FIELDS, FORMAT, REFERENCE, replaced
+from causalroute.serving.bundle import BACKBONE, CARD, CONFIG, EDITOR, FIELDS, FORMAT, LOOKER, REFERENCE, replaced
 
 SPLITS = ("id", "ood", "neutral", "clean")
 TOLD = ("accuracy", "f1_macro", "f1_weighted", "worst_group", "ece_calibrated")
@@ -103,9 +103,9 @@ def _require_saveable(run: Run, method: str) -> None:
     if method not in (*chosen.methods, *chosen.ablation):
         fix = f"choose from {', '.join(chosen.methods)}"
         raise UserError(f"the run has no method {method!r}", where=f"params.yaml: datasets.{run.name}.methods", fix=fix)
-    if run.config.backbones[chosen.backbone].kind == "mllm" or methods.reads_posts(method):
-        fix = "use the workflow: its `evaluate` stage reads such models"
-        raise UserError("a model on a multimodal LLM cannot be saved yet", where=f"params.yaml: datasets.{run.name}.backbone", fix=fix)
+    if methods.reads_posts(method) or methods.load(method).Method.asks:
+        fix = "save a method on its features, such as erm or causal_moe; the `evaluate` stage of the workflow tests this one"
+        raise UserError(f"{method!r} works inside a multimodal LLM and cannot be saved", where=f"params.yaml: datasets.{run.name}.methods", fix=fix)
     if (
         methods.load(method).Method.split_roles != Method.split_roles
         or methods.settings_of(method, run.config.methods[method]).__dict__.get("router") == "oracle"
@@ -136,7 +136,8 @@ def _write(run: Run, names: Sequence[str], folder: Path) -> dict[str, Any]:
         "visual": visual,
         "seeds": seeds[names[0]],
         "temperatures": {name: _temperatures(run, name) for name in names},
-        "backbone": _backbone(run, chosen.backbone, folder),
+        BACKBONE: _backbone(run, chosen.backbone, folder, BACKBONE),
+        LOOKER: _looker(run, fitted, folder),
         "editor": told,
         "edited_by": editor,
         "results": _results(run, names),
@@ -184,10 +185,8 @@ def _editor(run: Run, method: str, manifest: pl.DataFrame) -> tuple[Fitted | Non
     chosen = run.config.datasets[run.name]
     name = methods.editor_of(method, chosen.editor) or chosen.editor
     try:
-        if plan.looker(run.config, run.name) != chosen.backbone and plan.needs_features(run.config, name):
-            raise UserError("the editor looks at posts with another backbone than the method", fix="leave out `looker`")
         counterfactuals = pl.read_parquet(run.path(layout.counterfactuals(run.name, name)))
-        return fit(manifest, counterfactuals, run.config.editors[name], _features(run, chosen.backbone, manifest)), name
+        return fit(manifest, counterfactuals, run.config.editors[name], _features(run, plan.looker(run.config, run.name), manifest)), name
     except UserError:
         if methods.load(method).Method.contexts:
             raise
@@ -208,7 +207,14 @@ def _features(run: Run, backbone: str, manifest: pl.DataFrame) -> Callable[[Sequ
     return features
 
 
-def _backbone(run: Run, name: str, folder: Path) -> dict[str, Any]:
+def _looker(run: Run, fitted: Fitted | None, folder: Path) -> dict[str, Any] | None:
+    """As `_backbone`, of the encoder that finds the cores of images, where that is another one."""
+    name = plan.looker(run.config, run.name)
+    looks = fitted is not None and fitted.image is not None and fitted.image.mask is None
+    return _backbone(run, name, folder, LOOKER) if looks and name != run.config.datasets[run.name].backbone else None
+
+
+def _backbone(run: Run, name: str, folder: Path, role: str) -> dict[str, Any]:
     """Settings of the backbone, its local folders copied; and what its features were made with."""
     settings: Backbone = run.config.backbones[name]
     values = asdict(settings) | {"pretrain": None}
@@ -217,15 +223,15 @@ def _backbone(run: Run, name: str, folder: Path) -> dict[str, Any]:
     for key in FIELDS:
         source = run.root / values[key]
         if values[key] and not values[key].startswith(PACKAGE) and source.is_dir():
-            _copy_model(source, folder / BACKBONE / key)
-            values[key] = f"{BACKBONE}/{key}"
+            _copy_model(source, folder / role / key, MORE if settings.kind == "mllm" else ())
+            values[key] = f"{role}/{key}"
     _, metadata = io.read_tensors(run.path(layout.features(run.name, name, "factual")))
-    return {"name": name, "settings": values, "key": metadata["backbone_key"], "versions": library_versions()}
+    return {"name": name, "settings": values, "key": metadata.get("model_key", metadata["backbone_key"]), "versions": library_versions()}
 
 
-def _copy_model(source: Path, target: Path) -> None:
+def _copy_model(source: Path, target: Path, more: Sequence[str]) -> None:
     target.mkdir(parents=True)
-    for file in sorted({file for pattern in WANTED for file in source.glob(pattern) if file.is_file()}):
+    for file in sorted({file for pattern in (*WANTED, *more) for file in source.glob(pattern) if file.is_file()}):
         shutil.copyfile(file, target / file.name)
 
 

@@ -5,6 +5,7 @@ config.json                classes, method, backbone, editor, temperatures, resu
 editor.safetensors         what the editor fitted, where that is more than words
 reference.png              stands in for a missing image: the blurred mean train image
 backbone/                  the frozen encoder, unless it is a pinned hub id or a Python package
+looker/                    likewise the encoder that finds the cores of images, where that is another one
 README.md                  the model card
 """
 
@@ -28,7 +29,7 @@ from causalroute.io import canonical_json, read_json, read_tensors, write_json
 
 FORMAT = 1
 """Raised when a folder of the version before can no longer be read."""
-CONFIG, EDITOR, REFERENCE, CARD, BACKBONE = "config.json", "editor.safetensors", "reference.png", "README.md", "backbone"
+CONFIG, EDITOR, REFERENCE, CARD, BACKBONE, LOOKER = "config.json", "editor.safetensors", "reference.png", "README.md", "backbone", "looker"
 FIELDS = ("model", "text_model", "image_model")
 """Settings of a backbone that name a model."""
 
@@ -42,6 +43,8 @@ class Bundle:
     """config.json"""
     backbone: Backbone
     """settings of the frozen encoder, its folders found"""
+    looker: Backbone | None
+    """likewise of the encoder that finds the cores of images; None where the backbone itself does, or nothing is looked for"""
 
     def weights(self, method: str) -> Weights:
         """Weights of the method or of its reference."""
@@ -80,7 +83,8 @@ def open_bundle(folder: Path | str, backbone: str = "") -> Bundle:
     for name in filter(None, (config["method"], config["reference"])):
         if not (folder / f"{name}.safetensors").is_file():
             raise UserError(f"the weights of {name!r} are missing", where=str(folder), fix="copy the whole folder, or export the model again")
-    return Bundle(folder, config, _located(config["backbone"]["settings"], folder, backbone))
+    looker = config.get(LOOKER)
+    return Bundle(folder, config, _located(config[BACKBONE]["settings"], folder, backbone), looker and _located(looker["settings"], folder, ""))
 
 
 @contextmanager
@@ -141,7 +145,7 @@ def _located(settings: dict[str, Any], folder: Path, other: str) -> Backbone:
     def place(key: str, value: str) -> str:
         if other and value and not value.startswith(PACKAGE):
             return str(Path(other) / key if (Path(other) / key).is_dir() else other)
-        return str(folder / value) if value.startswith(f"{BACKBONE}/") else value
+        return str(folder / value) if value.startswith((f"{BACKBONE}/", f"{LOOKER}/")) else value
 
     found = settings | {key: place(key, settings[key]) for key in FIELDS}
     return parse(Backbone, canonical_json(found), where=f"{folder / CONFIG}: backbone")

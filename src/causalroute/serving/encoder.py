@@ -23,7 +23,7 @@ from causalroute.features.window import Window
 
 
 class Encoder:
-    """A backbone of kind dual_encoder or encoder_pair.
+    """A backbone of kind dual_encoder or encoder_pair; `chat_encoder.ChatEncoder` is one of kind mllm.
 
     Args:
         settings: of the backbone.
@@ -36,7 +36,7 @@ class Encoder:
     def __init__(self, settings: Backbone, made_with: dict[str, Any]) -> None:
         self.backbone: Any = load_backbone(settings, "of the saved model")
         self.versions = library_versions()
-        if self.backbone.key != made_with["key"] and self.versions == made_with["versions"]:
+        if getattr(self.backbone, "model_key", self.backbone.key) != made_with["key"] and self.versions == made_with["versions"]:
             named = ", ".join(filter(None, (settings.model, settings.text_model, settings.image_model)))
             fix = "name the very files it was trained on (revision, preprocessing and batch size included), or train again"
             raise UserError("the backbone is not the one that the model was trained on", where=named, fix=fix)
@@ -62,7 +62,7 @@ class Encoder:
                 chunk = rows[first : first + self.backbone.batch_size]
                 with torch.inference_mode():
                     pooled = self.backbone.encode_texts(*self.backbone.collate([encoded[row] for row in chunk]))
-                found |= dict(zip(chunk, _rounded(pooled), strict=True))
+                found |= dict(zip(chunk, rounded(pooled), strict=True))
         full = [len(one.ids) >= self.longest for one in encoded]
         return torch.stack([found[row] for row in range(len(texts))]), [full[row] and self._longer(text) for row, text in enumerate(texts)]
 
@@ -72,8 +72,12 @@ class Encoder:
         for first in range(0, len(images), self.backbone.image_batch):
             pixels = torch.stack([self.backbone.preprocess(image) for image in images[first : first + self.backbone.image_batch]])
             with torch.inference_mode():
-                found.append(_rounded(self.backbone.encode_images(pixels)))
+                found.append(rounded(self.backbone.encode_images(pixels)))
         return torch.cat(found)
+
+    def pairs(self, texts: Sequence[str], images: Sequence[Image.Image]) -> Tensor | None:
+        """Joint features (M, Dk) of M texts with their images, float32; None of a backbone that reads each side alone."""
+        return None
 
     def _longer(self, text: str) -> bool:
         """Whether a text that fills the model goes on behind its end."""
@@ -81,6 +85,6 @@ class Encoder:
         return len(tokens.tokenizer(text.replace(MASK, tokens.mask_token), verbose=False)["input_ids"]) > self.longest
 
 
-def _rounded(features: Tensor) -> Tensor:
+def rounded(features: Tensor) -> Tensor:
     """As the feature store keeps them. A clone: tensors of inference mode cannot take part in a gradient."""
     return features.half().float().clone()

@@ -23,11 +23,12 @@ from causalroute.errors import UserError
 from causalroute.evaluation.calibration import soften
 from causalroute.evaluation.predict import Weights
 from causalroute.methods.base import Answer, Inputs, Method
-from causalroute.serving.bundle import REFERENCE, Bundle, open_bundle
+from causalroute.serving.bundle import BACKBONE, LOOKER, REFERENCE, Bundle, open_bundle
+from causalroute.serving.chat_encoder import ChatEncoder
 from causalroute.serving.encoder import Encoder
 from causalroute.serving.explain import explanation
 from causalroute.serving.posts import Post, Prediction
-from causalroute.serving.views import Views, read
+from causalroute.serving.views import Encoders, Views, read
 
 ROUND = 64
 """Posts whose images are in memory at a time."""
@@ -62,8 +63,8 @@ class Judge:
     def inputs(self, views: Views) -> Inputs:
         """The views, standardised as in training."""
         standard = self.weights.standard
-        found = {name: standard.apply(name, value.clone()) for name, value in {"t": views.t, "v": views.v, **views.contexts}.items()}
-        return Inputs(found["t"], found["v"], views.texts, found.get("t_s"), found.get("v_s"))
+        found = {name: standard.apply(name, value.clone()) for name, value in {"t": views.t, "v": views.v, **views.more}.items()}
+        return Inputs(found["t"], found["v"], views.texts, found.get("t_s"), found.get("v_s"), k=found.get("k"))
 
 
 class Predictor:
@@ -81,7 +82,7 @@ class Predictor:
         self.reference = Judge.of(bundle, bundle.config["reference"]) if bundle.config["reference"] else None
         saved = bundle.editor()
         self.editor: Fitted | None = None if saved is None else restored(*saved)
-        self._encoder: Encoder | None = None
+        self._encoders: Encoders | None = None
         self._blank: tuple[Any, Tensor] | None = None
         self._lock = threading.Lock()
 
@@ -107,14 +108,15 @@ class Predictor:
         with self._lock:
             self._ready()
 
-    def _ready(self) -> Encoder:
-        if self._encoder is None:
-            encoder = Encoder(self.bundle.backbone, self.config["backbone"])
+    def _ready(self) -> Encoders:
+        if self._encoders is None:
+            reads = (ChatEncoder if self.bundle.backbone.kind == "mllm" else Encoder)(self.bundle.backbone, self.config[BACKBONE])
+            looks = reads if self.bundle.looker is None else Encoder(self.bundle.looker, self.config[LOOKER])
             if self.config["visual"] == "image":
                 image = open_image(self.bundle.folder, REFERENCE)
-                self._blank = (image, encoder.images([image])[0])
-            self._encoder = encoder
-        return self._encoder
+                self._blank = (image, reads.images([image])[0])
+            self._encoders = Encoders(reads, looks)
+        return self._encoders
 
     def predict(self, posts: Sequence[Post], *, explain: bool = False) -> list[Prediction]:
         """Answers to M posts, in their order. May be called from several threads; they take turns.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from causalroute.counterfactual.fitted import Fitted
+from causalroute.counterfactual.fitted import Cores, Fitted
 from causalroute.counterfactual.image.edit import USABLE
 from causalroute.counterfactual.pixels import fill_core
 from causalroute.counterfactual.tokens import Token
@@ -27,6 +27,16 @@ Blank = tuple[Image.Image, Tensor]
 
 
 @dataclass(frozen=True)
+class Encoders:
+    """The frozen models of a saved model."""
+
+    reads: Encoder
+    """whose features the method takes"""
+    looks: Encoder
+    """which finds the cores of images; mostly the same"""
+
+
+@dataclass(frozen=True)
 class Views:
     """What is known of M posts."""
 
@@ -35,8 +45,8 @@ class Views:
     """(M, Dt)"""
     v: Tensor
     """(M, Dv)"""
-    contexts: dict[str, Tensor] = field(default_factory=dict)
-    """t_s (M, Dt) and v_s (M, Dv), where something asks for them"""
+    more: dict[str, Tensor] = field(default_factory=dict)
+    """t_s (M, Dt) and v_s (M, Dv), where something asks for them; k (M, Dk), where the backbone reads both sides together"""
     marks: list[Marked] | None = None
     """tokens and which of them are context, where an editor marks them"""
     masks: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
@@ -44,12 +54,12 @@ class Views:
     warnings: list[tuple[str, ...]] = field(default_factory=list)
 
 
-def read(posts: Sequence[Post], encoder: Encoder, editor: Fitted | None, blank: Blank | None, *, contexts: bool, explain: bool) -> Views:
+def read(posts: Sequence[Post], encoders: Encoders, editor: Fitted | None, blank: Blank | None, *, contexts: bool, explain: bool) -> Views:
     """The views of M posts.
 
     Args:
         posts: checked ones.
-        encoder: the backbone.
+        encoders: the backbone, and what looks for cores.
         editor: of the model; None where it has none.
         blank: stands in for a missing image; None where the visual side is no image.
         contexts: t_s and v_s are wanted.
@@ -58,7 +68,7 @@ def read(posts: Sequence[Post], encoder: Encoder, editor: Fitted | None, blank: 
     Raises:
         ImageError: an image cannot be used.
     """
-    texts = [post.text for post in posts]
+    texts, encoder = [post.text for post in posts], encoders.reads
     wanted = editor if contexts or explain else None
     kept = [wanted.text.sides(text)[0] for text in texts] if contexts and wanted is not None else []
     both, cut = encoder.texts([*texts, *kept])  # in one pass: a context is about as long as its text
@@ -68,7 +78,7 @@ def read(posts: Sequence[Post], encoder: Encoder, editor: Fitted | None, blank: 
     if blank is None:
         v, more, masks = _words(posts, encoder, wanted, contexts)
     else:
-        v, more, masks = _images(posts, encoder, wanted, blank, t, warnings, contexts)
+        v, more, masks = _images(posts, encoders, wanted, blank, t, warnings, contexts)
     marks = [wanted.text.mark(text) for text in texts] if wanted is not None else None
     return Views(texts, t, v, found | more, marks, masks, [tuple(told) for told in warnings])
 
@@ -84,9 +94,10 @@ def _words(posts: Sequence[Post], encoder: Encoder, editor: Fitted | None, conte
 
 
 def _images(
-    posts: Sequence[Post], encoder: Encoder, editor: Fitted | None, blank: Blank, t: Tensor, warnings: list[list[str]], contexts: bool
+    posts: Sequence[Post], encoders: Encoders, editor: Fitted | None, blank: Blank, t: Tensor, warnings: list[list[str]], contexts: bool
 ) -> tuple[Tensor, dict[str, Tensor], dict[int, NDArray[np.bool_]]]:
     """The visual side where it is images; a post without one has the reference image in every view."""
+    encoder = encoders.reads
     shown = {row: opened(post.image) for row, post in enumerate(posts) if post.image is not None}
     for row in set(range(len(posts))) - set(shown):
         warnings[row].append("no image: the blurred mean image of the training posts stands in for it")
@@ -94,19 +105,27 @@ def _images(
     rows = list(shown)
     if rows:
         v[rows] = encoder.images(list(shown.values()))
+    k = encoder.pairs([post.text for post in posts], [shown.get(row, blank[0]) for row in range(len(posts))])
+    joint = {} if k is None else {"k": k}
     if editor is None or editor.image is None or not rows:
-        return v, {"v_s": v} if contexts else {}, {}
-    core_texts = [editor.text.sides(posts[row].text)[1] for row in rows]
-    found = editor.image.find(encoder.backbone, list(shown.values()), core_texts, t[rows], v[rows], encoder.window)
-    masks = dict(zip(rows, found, strict=True))
+        return v, joint | ({"v_s": v} if contexts else {}), {}
+    masks = dict(zip(rows, _cores(encoders, editor, editor.image, [posts[row].text for row in rows], list(shown.values()), (t[rows], v[rows])), strict=True))
     for row, mask in masks.items():
         if not USABLE[0] <= mask.mean() <= USABLE[1]:
             warnings[row].append("no core was found in the image")
     if not contexts:
-        return v, {}, masks
+        return v, joint, masks
     v_s = v.clone()
     v_s[rows] = encoder.images([fill_core(shown[row], masks[row], editor.fill) for row in rows])
-    return v, {"v_s": v_s}, masks
+    return v, joint | {"v_s": v_s}, masks
+
+
+def _cores(encoders: Encoders, editor: Fitted, cores: Cores, texts: list[str], images: list[Image.Image], features: tuple[Tensor, Tensor]) -> NDArray[np.bool_]:
+    """Core masks of posts with an image (n, m, m); `features` are theirs by the encoder that reads."""
+    looks = encoders.looks
+    if looks is not encoders.reads and cores.fusion is not None:  # which compares features of the encoder that looks
+        features = looks.texts(texts)[0], looks.images(images)
+    return cores.find(looks.backbone, images, [editor.text.sides(text)[1] for text in texts], *features, looks.window)
 
 
 def opened(image: Path | Image.Image) -> Image.Image:
