@@ -107,14 +107,15 @@ class Debiaser(ModelHubMixin, library_name="causalroute", tags=["debiasing", "mu
         cores: cores to use (0: all).
         settings: any other key of params.yaml, such as {"train.lr": 0.003}.
         quiet: no line of progress on standard error.
+        looker: encoder that finds the cores of images where the backbone is a multimodal LLM.
     """
 
     def __init__(
         self, backbone: str = "clip", method: str = "causal_moe", seeds: int = 5, *, epochs: int = Train().epochs, methods: Sequence[str] = (), cores: int = 0,
-        settings: Mapping[str, Any] | None = None, quiet: bool = False,
+        settings: Mapping[str, Any] | None = None, quiet: bool = False, looker: str = "clip",
     ) -> None:  # fmt: skip
         self.backbone, self.method, self.seeds, self.epochs, self.methods = backbone, method, seeds, epochs, tuple(methods)
-        self.cores, self.settings, self.quiet = cores, dict(settings or {}), quiet
+        self.cores, self.settings, self.quiet, self.looker = cores, dict(settings or {}), quiet, looker
         self.project: Path | None = None
         self.folder: Path | None = None
         self._columns: dict[str, str | None] = {}
@@ -161,7 +162,7 @@ class Debiaser(ModelHubMixin, library_name="causalroute", tags=["debiasing", "mu
         from causalroute.project.settings import Wanted
 
         changes = tuple(f"{key}={canonical_json(value)}" for key, value in self.settings.items())
-        return Wanted(table, self.backbone, self.methods, self.method, self.seeds, self.epochs, changes)
+        return Wanted(table, self.backbone, self.looker, self.methods, self.method, self.seeds, self.epochs, changes)
 
     @property
     def predictor(self) -> Predictor:

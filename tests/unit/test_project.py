@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.unit.small_posts import write_table
+from tests.unit.tiny_mllm import save_mllm
 from tests.unit.tiny_models import save_bert, save_clip, save_vit
 
 from causalroute.audit.table import Table
@@ -135,6 +136,36 @@ def test_folders_are_told_by_what_they_hold(tmp_path: Path) -> None:
         backbones.choose(str(tmp_path))
     with pytest.raises(UserError, match="is no folder"):
         backbones.choose("minilm+nowhere")
+
+
+def test_a_multimodal_llm_is_asked_for_the_classes_and_has_a_looker_beside_it(tmp_path: Path) -> None:
+    table, folder = write_table(tmp_path), save_mllm(tmp_path / "My LLaVA", "llava")
+    for asked in (str(folder), f"mllm:{folder}", f"mllm:me/my-LLaVA@{'0' * 40}"):
+        values = planned(table, backbone=asked, looker="small")
+        config = parse(Config, canonical_json(values))
+        dataset, asking = config.datasets["posts"], config.backbones["my_llava"].mllm
+        assert (dataset.backbone, dataset.looker, config.backbones["small"].kind) == ("my_llava", "small", "dual_encoder")
+        assert asking is not None
+        assert asking.prompts[0].answers == {"negative": "A", "positive": "B"}
+        assert "A: negative, B: positive" in asking.prompts[0].question
+        assert {"erm", "causal_moe", "zero_shot", "zero_shot_debiased"} <= set(dataset.methods)
+        assert yaml.safe_load(params.text_of(values)) == values
+
+
+@pytest.mark.parametrize(
+    ("backbone", "more", "words"),
+    [
+        ("mllm:no/commit", {}, "names no model"),
+        ("{llm}", {"looker": "{llm}"}, "is a multimodal LLM, and cannot find the cores"),
+        ("{llm}", {"looker": "minilm"}, "reads no images, and cannot find the cores"),
+        ("{llm}", {"image": ""}, "reads images, and the table has none"),
+    ],
+)
+def test_mistakes_around_a_multimodal_llm_are_told_before_any_work(tmp_path: Path, backbone: str, more: dict[str, str], words: str) -> None:
+    llm = str(save_mllm(tmp_path / "llm", "llava"))
+    table = write_table(tmp_path)
+    with pytest.raises(UserError, match=words):
+        planned(table, backbone=backbone.format(llm=llm), **{key: value.format(llm=llm) for key, value in more.items()})
 
 
 def test_an_unreachable_hub_is_told_at_once_with_the_ways_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -43,7 +43,8 @@ def add(commands: Any) -> None:
     one.add_argument("--metadata", nargs="+", default=[], metavar="COLUMN", help="further columns: tested by the audit, accuracies by them in the report")
     work = one.add_argument_group("what is made")
     work.add_argument("--backbone", default="clip", metavar="NAME", help="clip, clip-large, siglip2, minilm (text alone), minilm+FOLDER, small (a trial, no "
-                      "download), a model folder, or OWNER/NAME@COMMIT of the hub (default: %(default)s)")  # fmt: skip
+                      "download), a model folder, OWNER/NAME@COMMIT of the hub, mllm:OWNER/NAME@COMMIT of a multimodal LLM (%(default)s)")  # fmt: skip
+    work.add_argument("--looker", default="clip", metavar="NAME", help="what finds the cores of images beside a multimodal LLM (default: %(default)s)")
     work.add_argument("--methods", nargs="+", default=[], metavar="METHOD", help="rows of the result table (default: baselines, erm, double_swap, causal_moe)")
     work.add_argument("--method", default="causal_moe", metavar="METHOD", help="the one that is saved as the model (default: %(default)s)")
     work.add_argument("--seeds", type=int, default=5, metavar="N", help="training seeds of each method (default: %(default)s)")
@@ -101,7 +102,7 @@ def wanted(arguments: argparse.Namespace) -> Wanted:
 
     columns = {name: getattr(arguments, name) for name in ("text", "label", "image", "split", "id", "root")}
     table = Table(arguments.table, **columns, metadata=tuple(arguments.metadata), classes=tuple(arguments.classes))
-    chosen = {name: getattr(arguments, name) for name in ("backbone", "method", "seeds", "epochs")}
+    chosen = {name: getattr(arguments, name) for name in ("backbone", "looker", "method", "seeds", "epochs")}
     return Wanted(table, **chosen, methods=tuple(arguments.methods), changes=tuple(arguments.config))
 
 

