@@ -194,6 +194,26 @@ def test_a_model_in_the_cache_needs_no_network(monkeypatch: pytest.MonkeyPatch, 
     backbones.available(Backbone(**backbones.choose("clip").settings))
 
 
+def test_half_a_download_is_gone_on_with_and_a_multimodal_llm_brings_its_chat_template(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model, revision = "me/llm", "1" * 40
+    snapshot = save_mllm(tmp_path / "models--me--llm" / "snapshots" / revision, "llava")
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (snapshot / "model.safetensors").rename(snapshot / index["weight_map"]["a"])
+    (snapshot / "model.safetensors.index.json").write_text(canonical_json(index))
+    monkeypatch.setattr("huggingface_hub._snapshot_download.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(backbones, "_known", lambda host: True)
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(backbones, "find_folder", lambda *_, more, where: asked.append(tuple(more)))
+    chosen = backbones.choose(f"mllm:{model}@{revision}").settings
+    entry = parse(Backbone, canonical_json(chosen | {"mllm": {"prompts": [{"question": "?", "answers": {"x": "A", "y": "B"}}]}}))
+    backbones.available(entry)
+    assert len(asked) == 1
+    assert "chat_template*" in asked[0]
+    (snapshot / index["weight_map"]["b"]).touch()
+    backbones.available(entry)
+    assert len(asked) == 1
+
+
 def test_params_are_written_once_and_edits_are_kept(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     first, second = (params.text_of(planned(write_table(tmp_path), seeds=seeds)) for seeds in (2, 3))

@@ -133,7 +133,7 @@ class ChatBackbone:
         for members in groups.values():
             for first in range(0, len(members), self.batch_size):
                 rows, chats = zip(*members[first : first + self.batch_size], strict=True)
-                found |= dict(zip(rows, self.forward(chats, Ask(0, feature=True))["pooled"], strict=True))
+                found |= dict(zip(rows, _finite(self.forward(chats, Ask(0, feature=True)))["pooled"], strict=True))
         return torch.stack([found[row] for row in range(len(posts))])
 
     def forward(self, chats: Sequence[Chat], ask: Ask) -> dict[str, Tensor]:
@@ -201,11 +201,14 @@ def _joined(rows: Results, replies: bool) -> dict[str, Tensor]:
 
 def _store(job: Encoding, ready: dict[bytes, dict[str, Tensor]]) -> None:
     rows = list(ready.values())
-    tensors = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+    job.store.add(list(ready), _finite({name: torch.stack([row[name] for row in rows]) for name in rows[0]}))
+
+
+def _finite(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
         fix = "choose another layer, or dtype float32: this one overflows 65504"
         raise UserError("features are not finite in half precision", where="params.yaml: backbones", fix=fix)
-    job.store.add(list(ready), tensors)
+    return tensors
 
 
 def _results(job: Encoding, backbone: ChatBackbone, todo: dict[bytes, Input]) -> Iterator[tuple[bytes, Ask, dict[str, Tensor]]]:

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ from urllib.request import getproxies
 
 from causalroute.config import Backbone, Pretrain
 from causalroute.errors import UserError
-from causalroute.features.folders import COMMIT, HUB_ID, PACKAGE, find_folder
+from causalroute.features.folders import COMMIT, HUB_ID, MORE, PACKAGE, find_folder
 from causalroute.io import read_json
 
 HUB = {
@@ -103,11 +104,12 @@ def available(settings: Backbone, asked: str = "", flag: str = "--backbone") -> 
         UserError: a folder or package is missing, or the hub is out of reach: names the ways out.
     """
     where = f"{flag} {asked}" if asked else "params.yaml: backbones"
+    more = MORE if settings.kind == "mllm" else ()
     for model in filter(None, (settings.model, settings.text_model, settings.image_model)):
         if Path(model).is_dir() or model.startswith(PACKAGE) or not COMMIT.fullmatch(settings.revision):
             find_folder(model, settings.revision, where=where)
         elif not _is_cached(model, settings.revision):
-            _fetch(model, settings.revision, where)
+            _fetch(model, settings.revision, more, where)
 
 
 def _is_cached(model: str, revision: str) -> bool:
@@ -118,10 +120,17 @@ def _is_cached(model: str, revision: str) -> bool:
         folder = Path(snapshot_download(model, revision=revision, local_files_only=True))
     except Exception:  # the hub client raises a dozen unrelated types: all mean that it is not there
         return False
-    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors")) and _is_whole(folder)
 
 
-def _fetch(model: str, revision: str, where: str) -> None:
+def _is_whole(folder: Path) -> bool:
+    """Whether every part of the weights is there: a download may have ended between two of them."""
+    path = folder / "model.safetensors.index.json"
+    parts = set(read_json(path)["weight_map"].values()) if path.is_file() else set()
+    return all((folder / part).is_file() for part in parts)
+
+
+def _fetch(model: str, revision: str, more: Sequence[str], where: str) -> None:
     from huggingface_hub import constants
 
     host = urlsplit(constants.ENDPOINT).hostname or ""
@@ -130,7 +139,7 @@ def _fetch(model: str, revision: str, where: str) -> None:
     sizes = {name: size for name, _, size in HUB.values()}
     print(f"downloading {model}{f' ({sizes[model]}, once)' if model in sizes else ''}", file=sys.stderr, flush=True)
     try:
-        find_folder(model, revision, where=where)
+        find_folder(model, revision, more=more, where=where)
     except UserError as error:
         raise UserError(error.what, where=where, fix=_ways_out(model, revision) if "cannot download" in error.what else error.fix) from None
 

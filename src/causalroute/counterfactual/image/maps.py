@@ -19,7 +19,7 @@ from PIL import Image
 from causalroute.counterfactual.image.refine import core_masks
 from causalroute.counterfactual.image.task import Found
 from causalroute.features.backbone import Backbone
-from causalroute.features.encode import one_thread, ordered_map
+from causalroute.features.encode import ordered_map
 from causalroute.features.window import Window, crop_window
 
 SQUARE = 256
@@ -51,7 +51,7 @@ def find_cores(
         thumbnails = np.stack([np.asarray(square.resize((side, side), Image.Resampling.BOX)) for square in squares])
         return core_masks(warm, thumbnails, share), thumbnails
 
-    with ThreadPoolExecutor(threads, initializer=one_thread) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         masks, small = zip(*ordered_map(pool, work, _batches(count, backbone.image_batch), threads + 1), strict=True)
     return np.concatenate(masks), np.concatenate(small)
 
