@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 from PIL import Image
 from tests.unit.finished_run import NAME, finish, read_config
 
@@ -16,7 +17,10 @@ from causalroute import layout
 from causalroute.counterfactual.pixels import unpack_mask
 from causalroute.errors import UserError
 from causalroute.evaluation.calibration import soften
+from causalroute.io import read_tensors, write_tensors
+from causalroute.serving import predictor as predictor_module
 from causalroute.serving.assemble import assemble
+from causalroute.serving.encoder import Encoder
 from causalroute.serving.posts import Post
 from causalroute.serving.predictor import Predictor
 
@@ -97,4 +101,35 @@ def test_another_model_or_other_questions_are_noticed(model: Path, tmp_path: Pat
 def test_what_asks_the_model_itself_is_not_saved(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'zero_shot' works inside a multimodal LLM"):
         assemble(root, NAME, "zero_shot", tmp_path / "model")
+    with pytest.raises(UserError, match="'zero_shot' works inside a multimodal LLM"):
+        assemble(root, NAME, "causal_moe", tmp_path / "model", reference="zero_shot")
     assert not (tmp_path / "model").exists()
+
+
+def test_the_looker_is_loaded_where_something_looks(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr(predictor_module, "Encoder", lambda settings, made_with: loaded.append(made_with["name"]) or Encoder(settings, made_with))
+    predictor = Predictor.load(model)
+    predictor.predict([Post("a text alone has no core to find")])
+    assert loaded == []
+    predictor.predict([Post("what a day", Image.new("RGB", (40, 30), (10, 200, 90)))])
+    assert loaded == ["eyes"]
+
+
+def test_the_device_of_the_training_is_not_asked_for_again(root: Path, tmp_path: Path) -> None:
+    values = yaml.safe_load((root / "params.yaml").read_text())
+    values["backbones"]["tiny"]["mllm"]["device"] = "cpu"
+    shutil.copytree(root, tmp_path / "run", symlinks=True)
+    (tmp_path / "run" / "params.yaml").write_text(yaml.safe_dump(values))
+    assemble(tmp_path / "run", NAME, "erm", tmp_path / "model")
+    assert read_config(tmp_path / "model")["backbone"]["settings"]["mllm"]["device"] == "auto"
+    Predictor.load(tmp_path / "model").warm()
+
+
+def test_features_of_an_earlier_version_are_told(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "run", symlinks=True)
+    path = tmp_path / "run" / layout.features(NAME, "tiny", "factual")
+    tensors, metadata = read_tensors(path)
+    write_tensors(path, tensors, {key: value for key, value in metadata.items() if key != "model_key"})
+    with pytest.raises(UserError, match="earlier version"):
+        assemble(tmp_path / "run", NAME, "erm", tmp_path / "model")

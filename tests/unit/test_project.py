@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from causalroute.audit.table import Table
 from causalroute.config import Backbone, Config, parse
 from causalroute.errors import UserError
 from causalroute.io import canonical_json
-from causalroute.project import backbones, params, settings, workflow
+from causalroute.project import backbones, params, settings, train, workflow
+from causalroute.project.run import Lines
 from causalroute.project.settings import Wanted
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,6 +158,7 @@ def test_a_multimodal_llm_is_asked_for_the_classes_and_has_a_looker_beside_it(tm
     ("backbone", "more", "words"),
     [
         ("mllm:no/commit", {}, "names no model"),
+        ("{llm}", {"looker": "nonsense"}, "there is no backbone 'nonsense'(.|\n)*where: --looker"),
         ("{llm}", {"looker": "{llm}"}, "is a multimodal LLM, and cannot find the cores"),
         ("{llm}", {"looker": "minilm"}, "reads no images, and cannot find the cores"),
         ("{llm}", {"image": ""}, "reads images, and the table has none"),
@@ -212,6 +215,25 @@ def test_half_a_download_is_gone_on_with_and_a_multimodal_llm_brings_its_chat_te
     (snapshot / index["weight_map"]["b"]).touch()
     backbones.available(entry)
     assert len(asked) == 1
+    for path in snapshot.glob("chat_template*"):
+        path.unlink()
+    backbones.available(entry)
+    assert len(asked) == 2
+
+
+def test_a_multimodal_llm_is_not_taken_for_two_towers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    revision = "1" * 40
+    save_mllm(tmp_path / "models--me--llm" / "snapshots" / revision, "llava")
+    monkeypatch.setattr("huggingface_hub._snapshot_download.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match=f"is a multimodal LLM(.|\n)*write mllm:me/llm@{revision}"):
+        backbones.available(Backbone(**backbones.choose(f"me/llm@{revision}").settings), f"me/llm@{revision}")
+
+
+def test_a_method_that_cannot_be_saved_is_refused_before_the_run(tmp_path: Path) -> None:
+    table, llm = write_table(tmp_path), str(save_mllm(tmp_path / "llm", "llava"))
+    wanted = Wanted(Table(table), llm, "small", method="zero_shot")
+    with pytest.raises(UserError, match="'zero_shot' works inside a multimodal LLM and cannot be saved"):
+        train.prepare(wanted, tmp_path / "out", lines=Lines(io.StringIO()), fetch=False)
 
 
 def test_params_are_written_once_and_edits_are_kept(tmp_path: Path) -> None:

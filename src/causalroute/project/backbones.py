@@ -7,7 +7,6 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -47,8 +46,12 @@ class Chosen:
         return bool(self.settings["kind"] == "mllm")
 
 
-def choose(asked: str) -> Chosen:
+def choose(asked: str, flag: str = "--backbone") -> Chosen:
     """The entry that `--backbone asked` stands for.
+
+    Args:
+        asked: the name.
+        flag: which named it, for messages.
 
     Raises:
         UserError: no such short name, folder or hub id, or a folder with a model of another kind.
@@ -56,9 +59,9 @@ def choose(asked: str) -> Chosen:
     if asked.startswith(CHATS):
         model, _, revision = asked.removeprefix(CHATS).partition("@")
         if Path(model).expanduser().is_dir():
-            return _chats(_plain(Path(model).name), str(_model_folder(model, asked)))
+            return _chats(_plain(Path(model).name), str(_model_folder(model, f"{flag} {asked}")))
         if not (HUB_ID.fullmatch(model) and COMMIT.fullmatch(revision)):
-            raise UserError(f"{asked!r} names no model", where="--backbone", fix=f"write {CHATS}FOLDER, or {CHATS}OWNER/NAME@<40 hex digits>")
+            raise UserError(f"{asked!r} names no model", where=flag, fix=f"write {CHATS}FOLDER, or {CHATS}OWNER/NAME@<40 hex digits>")
         return _chats(_plain(model.rpartition("/")[2]), model, revision)
     if asked in HUB:
         model, revision, _ = HUB[asked]
@@ -68,15 +71,15 @@ def choose(asked: str) -> Chosen:
     if asked == "minilm":
         return Chosen("minilm", {"kind": "encoder_pair", "text_model": MINILM, "batch_size": 32}, False)
     if asked.startswith("minilm+"):
-        folder = _model_folder(asked.removeprefix("minilm+"), asked)
+        folder = _model_folder(asked.removeprefix("minilm+"), f"{flag} {asked}")
         return Chosen(f"minilm_{_plain(folder.name)}", {"kind": "encoder_pair", "text_model": MINILM, "image_model": str(folder), "batch_size": 16}, True)
     if Path(asked).expanduser().is_dir():
-        return _of_folder(_model_folder(asked, asked))
+        return _of_folder(_model_folder(asked, f"{flag} {asked}"))
     model, _, revision = asked.partition("@")
     if HUB_ID.fullmatch(model) and "/" in model and COMMIT.fullmatch(revision):
         return _dual(_plain(model.rpartition("/")[2]), model, revision)
     commit = f"; a hub id needs its commit: {model}@<40 hex digits>" if "/" in model and not model.startswith((".", "/", "~")) else ""
-    raise UserError(f"there is no backbone {asked!r}{commit}", where="--backbone", fix=f"choose from {', '.join(NAMES)}")
+    raise UserError(f"there is no backbone {asked!r}{commit}", where=flag, fix=f"choose from {', '.join(NAMES)}")
 
 
 def looker(asked: str) -> Chosen:
@@ -85,7 +88,7 @@ def looker(asked: str) -> Chosen:
     Raises:
         UserError: as `choose`, or it is no encoder of images.
     """
-    chosen = choose(asked)
+    chosen = choose(asked, "--looker")
     if chosen.chats or not chosen.sees:
         what = "is a multimodal LLM" if chosen.chats else "reads no images"
         raise UserError(f"{asked!r} {what}, and cannot find the cores of images", where="--looker", fix="choose clip, siglip2, minilm+FOLDER or small")
@@ -104,23 +107,41 @@ def available(settings: Backbone, asked: str = "", flag: str = "--backbone") -> 
         UserError: a folder or package is missing, or the hub is out of reach: names the ways out.
     """
     where = f"{flag} {asked}" if asked else "params.yaml: backbones"
-    more = MORE if settings.kind == "mllm" else ()
     for model in filter(None, (settings.model, settings.text_model, settings.image_model)):
         if Path(model).is_dir() or model.startswith(PACKAGE) or not COMMIT.fullmatch(settings.revision):
-            find_folder(model, settings.revision, where=where)
-        elif not _is_cached(model, settings.revision):
-            _fetch(model, settings.revision, more, where)
+            folder: Path | None = find_folder(model, settings.revision, where=where)
+        else:
+            folder = _cached(model, settings)
+            if folder is None:
+                _fetch(model, settings, where)
+                folder = _cached(model, settings)
+        if settings.kind == "dual_encoder" and folder is not None and _chats_in(folder):
+            fix = f"write {CHATS}{model}{f'@{settings.revision}' if settings.revision else ''}"
+            raise UserError(f"{model!r} is a multimodal LLM, not a pair of towers", where=where, fix=fix)
 
 
-def _is_cached(model: str, revision: str) -> bool:
-    """Whether the hub's cache holds the model: no network is asked."""
+def _cached(model: str, settings: Backbone) -> Path | None:
+    """The folder of a hub id in the hub's cache, where it is whole: no network is asked."""
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(model, revision=revision, local_files_only=True))
+        folder = Path(snapshot_download(model, revision=settings.revision, local_files_only=True))
     except Exception:  # the hub client raises a dozen unrelated types: all mean that it is not there
-        return False
-    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors")) and _is_whole(folder)
+        return None
+    there = (folder / "config.json").is_file() and any(folder.glob("*.safetensors")) and _is_whole(folder)
+    return folder if there and (settings.kind != "mllm" or _has_template(folder)) else None
+
+
+def _has_template(folder: Path) -> bool:
+    """Whether there is a chat template: a download for another use may have left it out."""
+    told = (folder / name for name in ("tokenizer_config.json", "processor_config.json"))
+    return any(folder.glob("chat_template*")) or any("chat_template" in read_json(path) for path in told if path.is_file())
+
+
+def _chats_in(folder: Path) -> bool:
+    """Whether a folder holds a multimodal LLM."""
+    described = read_json(folder / "config.json")
+    return "vision_config" in described and _answers(described.get("model_type", ""))
 
 
 def _is_whole(folder: Path) -> bool:
@@ -130,18 +151,19 @@ def _is_whole(folder: Path) -> bool:
     return all((folder / part).is_file() for part in parts)
 
 
-def _fetch(model: str, revision: str, more: Sequence[str], where: str) -> None:
+def _fetch(model: str, settings: Backbone, where: str) -> None:
     from huggingface_hub import constants
 
-    host = urlsplit(constants.ENDPOINT).hostname or ""
+    host, revision = urlsplit(constants.ENDPOINT).hostname or "", settings.revision
+    ways = _ways_out(model, revision, where)
     if not getproxies() and not constants.HF_HUB_OFFLINE and not _known(host):  # the client would try again for half a minute
-        raise UserError(f"cannot download {model!r}: the host {host} is not known here", where=where, fix=_ways_out(model, revision))
+        raise UserError(f"cannot download {model!r}: the host {host} is not known here", where=where, fix=ways)
     sizes = {name: size for name, _, size in HUB.values()}
     print(f"downloading {model}{f' ({sizes[model]}, once)' if model in sizes else ''}", file=sys.stderr, flush=True)
     try:
-        find_folder(model, revision, more=more, where=where)
+        find_folder(model, revision, more=MORE if settings.kind == "mllm" else (), where=where)
     except UserError as error:
-        raise UserError(error.what, where=where, fix=_ways_out(model, revision) if "cannot download" in error.what else error.fix) from None
+        raise UserError(error.what, where=where, fix=ways if "cannot download" in error.what else error.fix) from None
 
 
 def _known(host: str) -> bool:
@@ -151,15 +173,16 @@ def _known(host: str) -> bool:
         return False
 
 
-def _ways_out(model: str, revision: str) -> str:
-    local = f"backbones/{_plain(model.rpartition('/')[2])}"
+def _ways_out(model: str, revision: str, where: str) -> str:
+    local, flag = f"backbones/{_plain(model.rpartition('/')[2])}", "--looker" if where.startswith("--looker") else "--backbone"
     offline = " (HF_HUB_OFFLINE is set: unset it where there is a network)" if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0") else ""
+    text_alone = "" if flag == "--looker" else f"text alone: {flag} minilm; "
     return "\n         ".join(
         [
             f"one of these{offline}:",
-            f"on a machine with network: hf download {model} --revision {revision} --local-dir {local}; then --backbone {local}",
-            "a model folder that is here already: --backbone FOLDER, or --backbone minilm+FOLDER for an image model beside a text encoder",
-            "text alone: --backbone minilm; a trial without any download: --backbone small",
+            f"on a machine with network: hf download {model} --revision {revision} --local-dir {local}; then {flag} {local}",
+            f"a model folder that is here already: {flag} FOLDER, or {flag} minilm+FOLDER for an image model beside a text encoder",
+            f"{text_alone}a trial without any download: {flag} small",
         ]
     )
 
@@ -179,11 +202,11 @@ def _answers(kind: str) -> bool:
     return kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 
-def _model_folder(text: str, asked: str) -> Path:
+def _model_folder(text: str, where: str) -> Path:
     folder = Path(text).expanduser()
     if not (folder / "config.json").is_file():
         what = "holds no model: config.json is missing" if folder.is_dir() else "is no folder"
-        raise UserError(f"{text!r} {what}", where=f"--backbone {asked}", fix="name a folder in HuggingFace format (config.json, *.safetensors, preprocessing)")
+        raise UserError(f"{text!r} {what}", where=where, fix="name a folder in HuggingFace format (config.json, *.safetensors, preprocessing)")
     return folder.resolve()
 
 
@@ -191,7 +214,7 @@ def _of_folder(folder: Path) -> Chosen:
     """A folder's kind, by what its config.json describes: two towers, or a text encoder alone."""
     described = read_json(folder / "config.json")
     name = _plain(folder.name)
-    if "vision_config" in described and _answers(described.get("model_type", "")):
+    if _chats_in(folder):
         return _chats(name, str(folder))
     if "vision_config" in described and "text_config" in described:
         return _dual(name, str(folder))

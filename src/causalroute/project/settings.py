@@ -164,19 +164,16 @@ def settings(wanted: Wanted, guessed: Guessed, chosen: Chosen) -> dict[str, Any]
 
 def _asked(guessed: Guessed) -> dict[str, Any]:
     """How a multimodal LLM is asked for the class: by a letter for each, which is one token."""
-    import torch
-
     if not guessed.columns.image:
         fix = "name the column with the image paths (--image), or choose a text encoder: --backbone minilm"
         raise UserError("a multimodal LLM reads images, and the table has none", where="--backbone", fix=fix)
-    many = len(guessed.classes) > len(string.ascii_uppercase)
-    letters = [str(number + 1) for number in range(len(guessed.classes))] if many else list(string.ascii_uppercase[: len(guessed.classes)])
+    if len(guessed.classes) > len(string.ascii_letters):
+        what = f"{len(guessed.classes)} classes are more than there are letters to answer with"
+        raise UserError(what, where="--backbone", fix="leave some out with --classes, or choose an encoder")
+    letters = (string.ascii_uppercase + string.ascii_lowercase)[: len(guessed.classes)]
     listed = ", ".join(f"{letter}: {label}" for letter, label in zip(letters, guessed.classes, strict=True))
-    question = f"Which of these fits the post? {listed}. Answer with the {'number' if many else 'letter'} alone."
-    return {
-        "prompts": [{"question": question, "answers": dict(zip(guessed.classes, letters, strict=True))}],
-        "dtype": "bfloat16" if torch.cuda.is_available() else "float32",
-    }
+    question = f"Which of these fits the post? {listed}. Answer with the letter alone."
+    return {"prompts": [{"question": question, "answers": dict(zip(guessed.classes, letters, strict=True))}]}
 
 
 def _methods(wanted: Wanted, backbone: Chosen, images: bool) -> list[str]:

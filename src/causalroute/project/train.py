@@ -76,6 +76,9 @@ def _saved(config: Config, dataset: str, method: str) -> str:
     if method not in methods:
         fix = f"name one of {list(methods)} with --method, or add it to `methods` of the data set"
         raise UserError(f"the method {method!r} is not among those of the project", where="--method", fix=fix)
+    from causalroute.serving.assemble import require_saveable
+
+    require_saveable(config, dataset, method)
     return method
 
 

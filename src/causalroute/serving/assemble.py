@@ -70,8 +70,9 @@ def assemble(project: Path, dataset: str, method: str, out: Path, reference: str
     """
     run = _run(Path(project), dataset)
     chosen = run.config.datasets[dataset]
-    _require_saveable(run, method)
     beside = reference if reference in chosen.methods and reference != method else ""
+    for one in filter(None, (method, beside)):
+        require_saveable(run.config, dataset, one)
     names = [method, *filter(None, [beside])]
     with replaced(out) as folder:
         told = _write(run, names, folder)
@@ -98,18 +99,19 @@ def _run(root: Path, dataset: str) -> Run:
     return Run(root, dataset, config)
 
 
-def _require_saveable(run: Run, method: str) -> None:
-    chosen = run.config.datasets[run.name]
+def require_saveable(config: Config, dataset: str, method: str) -> None:
+    """Refuses a method that is not among those of the data set, or whose answers to further posts cannot be had.
+
+    Raises:
+        UserError: it is such a one.
+    """
+    chosen, where = config.datasets[dataset], f"params.yaml: datasets.{dataset}.methods"
     if method not in (*chosen.methods, *chosen.ablation):
-        fix = f"choose from {', '.join(chosen.methods)}"
-        raise UserError(f"the run has no method {method!r}", where=f"params.yaml: datasets.{run.name}.methods", fix=fix)
+        raise UserError(f"the run has no method {method!r}", where=where, fix=f"choose from {', '.join(chosen.methods)}")
     if methods.reads_posts(method) or methods.load(method).Method.asks:
         fix = "save a method on its features, such as erm or causal_moe; the `evaluate` stage of the workflow tests this one"
-        raise UserError(f"{method!r} works inside a multimodal LLM and cannot be saved", where=f"params.yaml: datasets.{run.name}.methods", fix=fix)
-    if (
-        methods.load(method).Method.split_roles != Method.split_roles
-        or methods.settings_of(method, run.config.methods[method]).__dict__.get("router") == "oracle"
-    ):
+        raise UserError(f"{method!r} works inside a multimodal LLM and cannot be saved", where=where, fix=fix)
+    if methods.load(method).Method.split_roles != Method.split_roles or methods.settings_of(method, config.methods[method]).__dict__.get("router") == "oracle":
         raise UserError(f"{method!r} is an oracle: it knows what no further post tells", fix="save another method")
 
 
@@ -225,7 +227,13 @@ def _backbone(run: Run, name: str, folder: Path, role: str) -> dict[str, Any]:
         if values[key] and not values[key].startswith(PACKAGE) and source.is_dir():
             _copy_model(source, folder / role / key, MORE if settings.kind == "mllm" else ())
             values[key] = f"{role}/{key}"
-    _, metadata = io.read_tensors(run.path(layout.features(run.name, name, "factual")))
+    path = run.path(layout.features(run.name, name, "factual"))
+    _, metadata = io.read_tensors(path)
+    if settings.mllm is not None:
+        if "model_key" not in metadata:
+            raise UserError("the features were made by an earlier version, which did not say of what model", where=str(path), fix="let the run be made again")
+        if settings.mllm.device != "spread":
+            values["mllm"]["device"] = "auto"  # the saved model may go to a machine with other devices
     return {"name": name, "settings": values, "key": metadata.get("model_key", metadata["backbone_key"]), "versions": library_versions()}
 
 

@@ -64,7 +64,8 @@ def open_bundle(folder: Path | str, backbone: str = "") -> Bundle:
 
     Args:
         folder: written by `assemble`.
-        backbone: another folder for the frozen encoder: of the model, or with sub-folders text_model and image_model.
+        backbone: another folder for the frozen encoder: of the model, or with sub-folders text_model and image_model; its sub-folder looker, where there is
+            one, takes the place of the saved looker likewise.
 
     Raises:
         UserError: there is no saved model, a file is missing, or it is of a later version.
@@ -83,8 +84,8 @@ def open_bundle(folder: Path | str, backbone: str = "") -> Bundle:
     for name in filter(None, (config["method"], config["reference"])):
         if not (folder / f"{name}.safetensors").is_file():
             raise UserError(f"the weights of {name!r} are missing", where=str(folder), fix="copy the whole folder, or export the model again")
-    looker = config.get(LOOKER)
-    return Bundle(folder, config, _located(config[BACKBONE]["settings"], folder, backbone), looker and _located(looker["settings"], folder, ""))
+    looker, other = config.get(LOOKER), str(Path(backbone) / LOOKER) if backbone and (Path(backbone) / LOOKER).is_dir() else ""
+    return Bundle(folder, config, _located(config[BACKBONE]["settings"], folder, backbone), looker and _located(looker["settings"], folder, other))
 
 
 @contextmanager
@@ -136,6 +137,8 @@ def lay(bundle: Bundle, folder: Path) -> None:
         return
     for name in (EDITOR, REFERENCE):  # which not every model has
         (folder / name).unlink(missing_ok=True)
+    for name in (BACKBONE, LOOKER):  # files of another encoder would make it another one
+        shutil.rmtree(folder / name, ignore_errors=True)
     shutil.copytree(bundle.folder, folder, dirs_exist_ok=True)
 
 

@@ -6,6 +6,7 @@ views, the method of every seed answers, and the answers are averaged after temp
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -106,16 +107,18 @@ class Predictor:
             UserError: it cannot be had, or is not the one of the training.
         """
         with self._lock:
-            self._ready()
+            encoders = self._ready()
+            if self.judge.contexts:
+                encoders.looks  # noqa: B018 - loads it
 
     def _ready(self) -> Encoders:
         if self._encoders is None:
             reads = (ChatEncoder if self.bundle.backbone.kind == "mllm" else Encoder)(self.bundle.backbone, self.config[BACKBONE])
-            looks = reads if self.bundle.looker is None else Encoder(self.bundle.looker, self.config[LOOKER])
+            looker = None if self.bundle.looker is None else functools.partial(Encoder, self.bundle.looker, self.config[LOOKER])
             if self.config["visual"] == "image":
                 image = open_image(self.bundle.folder, REFERENCE)
                 self._blank = (image, reads.images([image])[0])
-            self._encoders = Encoders(reads, looks)
+            self._encoders = Encoders(reads, looker)
         return self._encoders
 
     def predict(self, posts: Sequence[Post], *, explain: bool = False) -> list[Prediction]:

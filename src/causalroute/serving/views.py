@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,21 @@ Blank = tuple[Image.Image, Tensor]
 """The reference image and its features (Dv,)."""
 
 
-@dataclass(frozen=True)
 class Encoders:
-    """The frozen models of a saved model."""
+    """The frozen models of a saved model.
 
-    reads: Encoder
-    """whose features the method takes"""
-    looks: Encoder
-    """which finds the cores of images; mostly the same"""
+    Args:
+        reads: whose features the method takes.
+        looker: loads the one that finds the cores of images; None where it is the same.
+    """
+
+    def __init__(self, reads: Encoder, looker: Callable[[], Encoder] | None) -> None:
+        self.reads, self._looker = reads, looker
+
+    @functools.cached_property
+    def looks(self) -> Encoder:
+        """Which finds the cores of images; loaded when it is first asked for."""
+        return self.reads if self._looker is None else self._looker()
 
 
 @dataclass(frozen=True)
