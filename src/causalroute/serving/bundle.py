@@ -43,7 +43,7 @@ class Bundle:
     """config.json"""
     backbone: Backbone
     """settings of the frozen encoder, its folders found"""
-    looker: Backbone | None
+    looker: Backbone | None = None
     """likewise of the encoder that finds the cores of images; None where the backbone itself does, or nothing is looked for"""
 
     def weights(self, method: str) -> Weights:
