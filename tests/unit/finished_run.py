@@ -10,14 +10,19 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pytest
 import yaml
 from tests.unit.tiny_mllm import save_mllm
 from tests.unit.tiny_models import save_bert, save_clip, save_mobilenet
 
-from causalroute import plan
+from causalroute import layout, plan
 from causalroute.config import Config, parse
+from causalroute.evaluation.calibration import soften
 from causalroute.io import canonical_json
+from causalroute.serving.posts import Post
+from causalroute.serving.predictor import Predictor
 
 NAME = "small"
 PLANTED = {"seed": 0, "train": 120, "valid": 60, "test": 40, "rho_text": 0.9, "rho_image": 0.9, "label_noise": 0.0}
@@ -116,3 +121,19 @@ def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a saved model."""
     found: dict[str, Any] = json.loads((folder / "config.json").read_text())
     return found
+
+
+def posts_of(root: Path, split: str) -> tuple[pl.DataFrame, list[Post]]:
+    """Rows of the manifest, and the posts as they are put to a saved model."""
+    rows = pl.read_parquet(root / layout.manifest(NAME)).filter(pl.col("split") == split)
+    raw = root / layout.raw(NAME)
+    return rows, [Post(text, raw / image) for text, image in rows.select("text", "image").iter_rows()]
+
+
+def written(root: Path, predictor: Predictor, method: str, split: str) -> np.ndarray:
+    """What `evaluate` wrote, after temperature: mean over seeds (M, C)."""
+    found = []
+    for seed, temperature in enumerate(predictor.config["temperatures"][method]):
+        rows = pl.read_parquet(root / layout.run(NAME, method, seed, seed) / "predictions.parquet").filter(split=split, view="factual")
+        found.append(soften(np.array(rows["p"].to_list(), dtype=float), temperature))
+    return np.mean(found, 0)

@@ -10,13 +10,12 @@ import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
-from tests.unit.finished_run import NAME, finish, read_config
+from tests.unit.finished_run import NAME, finish, posts_of, read_config, written
 
 from causalroute import layout
 from causalroute.counterfactual.pixels import unpack_mask
 from causalroute.data.images import ImageError
 from causalroute.errors import UserError
-from causalroute.evaluation.calibration import soften
 from causalroute.serving.assemble import assemble
 from causalroute.serving.posts import Post, Prediction
 from causalroute.serving.predictor import Predictor
@@ -41,21 +40,6 @@ def model(root: Path) -> Path:
 @pytest.fixture(scope="module")
 def predictor(model: Path) -> Predictor:
     return Predictor.load(model)
-
-
-def posts_of(root: Path, split: str) -> tuple[pl.DataFrame, list[Post]]:
-    rows = pl.read_parquet(root / layout.manifest(NAME)).filter(pl.col("split") == split)
-    raw = root / layout.raw(NAME)
-    return rows, [Post(text, raw / image) for text, image in rows.select("text", "image").iter_rows()]
-
-
-def written(root: Path, predictor: Predictor, method: str, split: str) -> np.ndarray:
-    """What `evaluate` wrote, after temperature: mean over seeds (M, C)."""
-    found = []
-    for seed, temperature in enumerate(predictor.config["temperatures"][method]):
-        rows = pl.read_parquet(root / layout.run(NAME, method, seed, seed) / "predictions.parquet").filter(split=split, view="factual")
-        found.append(soften(np.array(rows["p"].to_list(), dtype=float), temperature))
-    return np.mean(found, 0)
 
 
 def table(predictions: list[Prediction]) -> np.ndarray:

@@ -11,12 +11,11 @@ import polars as pl
 import pytest
 import yaml
 from PIL import Image
-from tests.unit.finished_run import NAME, finish, read_config
+from tests.unit.finished_run import NAME, finish, posts_of, read_config, written
 
 from causalroute import layout
 from causalroute.counterfactual.pixels import unpack_mask
 from causalroute.errors import UserError
-from causalroute.evaluation.calibration import soften
 from causalroute.io import read_tensors, write_tensors
 from causalroute.serving import predictor as predictor_module
 from causalroute.serving.assemble import assemble
@@ -42,20 +41,6 @@ def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def model(root: Path) -> Path:
     assemble(root, NAME, "causal_moe", root / "model")
     return root / "model"
-
-
-def posts_of(root: Path, split: str) -> tuple[pl.DataFrame, list[Post]]:
-    rows = pl.read_parquet(root / layout.manifest(NAME)).filter(pl.col("split") == split)
-    return rows, [Post(text, root / layout.raw(NAME) / image) for text, image in rows.select("text", "image").iter_rows()]
-
-
-def written(root: Path, predictor: Predictor, method: str, split: str) -> np.ndarray:
-    """What `evaluate` wrote, after temperature: mean over seeds (M, C)."""
-    found = []
-    for seed, temperature in enumerate(predictor.config["temperatures"][method]):
-        rows = pl.read_parquet(root / layout.run(NAME, method, seed, seed) / "predictions.parquet").filter(split=split, view="factual")
-        found.append(soften(np.array(rows["p"].to_list(), dtype=float), temperature))
-    return np.mean(found, 0)
 
 
 def test_answers_are_those_of_the_run_and_cores_those_of_the_looker(root: Path, model: Path) -> None:
