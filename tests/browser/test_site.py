@@ -46,7 +46,8 @@ def test_a_page_needs_nothing_from_elsewhere_and_fits(page, address: str, name: 
 @pytest.mark.slow
 def test_the_search_finds_a_setting(page, address: str) -> None:
     page.goto(address)
-    page.locator("input[name=query]").fill("context_hidden")
+    page.wait_for_load_state("networkidle")
+    page.locator("input[name=query]").press_sequentially("context_hidden", delay=20)  # keys: a text set at once may come before the index listens
     page.locator(".md-search-result__link").first.wait_for()
     assert "methods" in page.locator(".md-search-result__link").first.get_attribute("href")
     assert page.seen.errors == []
