@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from tests.unit.gate_posts import judged, posts
@@ -62,6 +62,8 @@ def card(**changed: object) -> Card:
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
+@example("0:", "\r:")
+@example("a :", "a:")
 @settings(max_examples=80, deadline=None)
 def test_pieces_give_both_versions_back(old: str, new: str) -> None:
     found = compared(old, new)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import NamedTuple
 
 from causalroute.counterfactual.tokens import tokenize
@@ -49,10 +49,19 @@ def compared(old: str, new: str) -> list[Piece]:
     found: list[Piece] = []
     for kind, a, b, c, d in SequenceMatcher(None, [word.strip() for word in before], [word.strip() for word in after], autojunk=False).get_opcodes():
         if kind == "equal":
-            found.append(Piece("same", "".join(after[c:d])))
-            continue
-        found += [Piece("gone", "".join(before[a:b])), Piece("new", "".join(after[c:d]))]
-    return [piece for piece in found if piece.text]
+            found += [piece for pair in zip(before[a:b], after[c:d], strict=True) for piece in _kept(*pair)]
+        else:
+            found += [Piece("gone", "".join(before[a:b])), Piece("new", "".join(after[c:d]))]
+    runs = groupby((piece for piece in found if piece.text), key=lambda piece: piece.kind)
+    return [Piece(kind, "".join(piece.text for piece in run)) for kind, run in runs]
+
+
+def _kept(old: str, new: str) -> list[Piece]:
+    """A token that stayed; white space before it that only one version has is gone or new, or words of the other would be joined or parted."""
+    word = new.lstrip()
+    if old[:1].isspace() == new[:1].isspace():
+        return [Piece("same", new)]
+    return [Piece("gone", old[: len(old) - len(old.lstrip())]), Piece("new", new[: len(new) - len(word)]), Piece("same", word)]
 
 
 def _tokens(text: str) -> list[str]:
