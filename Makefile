@@ -25,7 +25,7 @@ sweep: $(READY) ## queue one experiment per value of a setting: make sweep OF=ra
 test: $(READY) ## all tests, the slow ones included (some twenty minutes on two cores)
 	@$(RUN) pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-test-fast: $(READY) ## the tests that take seconds
+test-fast: $(READY) ## the tests without the slow ones (two to three minutes on two cores)
 	@$(RUN) pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow"
 
 lint: $(READY) ## style, types and workflow rules

@@ -11,6 +11,8 @@ from causalroute.stages import report as stage
 from tests.unit import synthetic_predictions as synthetic
 from tests.unit.made_up_run import METHODS, prepare
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ('<img src=x onerror="window.hurt=1">', "sarcastic")
 WIDE = "document.documentElement.scrollWidth - document.documentElement.clientWidth"

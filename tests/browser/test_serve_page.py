@@ -24,6 +24,8 @@ from causalroute.serving.http.limits import Limits
 from tests.unit.fake_predictor import FakePredictor
 from tests.unit.service import picture
 
+pytestmark = pytest.mark.slow
+
 TEXT = "what a lovely monday 😀 #monday"
 HOSTILE = '<img src=x onerror="document.title=1"><script>document.title=2</script> lovely #<b>x</b>'
 MORE = ("anger", "joy", "fear", "pride", "love", "trust", "awe", "calm")

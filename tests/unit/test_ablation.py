@@ -25,6 +25,8 @@ from causalroute.report import ablation
 from causalroute.report.write import read_facts
 from causalroute.stages import ablate as stage
 
+pytestmark = pytest.mark.slow
+
 SIZES = {"valid": 60, "id": 100, "ood": 100, "neutral": 80}
 SEEDS = Replicates(seeds=3, per_job=2)
 EVALUATE = Evaluate(bootstrap=100)

@@ -26,6 +26,7 @@ def frame(path: Path) -> pl.DataFrame:
     return pl.read_csv(path)
 
 
+@pytest.mark.slow
 def test_the_package_is_light_and_the_names_are_there() -> None:
     code = (
         "import sys, causalroute; heavy = {'torch', 'polars', 'pydantic', 'huggingface_hub'} & set(sys.modules); assert not heavy, heavy; "
@@ -37,6 +38,7 @@ def test_the_package_is_light_and_the_names_are_there() -> None:
         causalroute.debias  # noqa: B018
 
 
+@pytest.mark.slow
 def test_frames_and_paths_are_audited_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_table(tmp_path, 200)
     from_path = causalroute.audit(path, min_count=5)

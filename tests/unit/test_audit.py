@@ -88,6 +88,7 @@ def test_posts_to_look_at_hold_the_cue() -> None:
     assert one(audit(frame(0.9), SUMMARY, Audit(examples=0), NONE), "#east")["examples"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("control", ["fwer", "fdr"])
 def test_it_finds_nothing_where_nothing_is_planted(control: Any) -> None:
     """Family-wise error, and under a global null the false discovery rate as well, is the share of audits that find anything: alpha .05 of them."""

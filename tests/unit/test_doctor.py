@@ -40,6 +40,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str]
     return lambda name, body: folder.joinpath(f"{name}.py").write_text(body) and None
 
 
+@pytest.mark.slow
 def test_this_environment_is_sound(tmp_path: Path) -> None:
     findings = examine(tmp_path)
     assert [one for one in findings if one.status == "problem"] == []
@@ -148,6 +149,7 @@ def test_torch_that_cannot_be_imported(fake: Any) -> None:
     assert "import torch: OSError: libc10.so: undefined symbol" in one.what
 
 
+@pytest.mark.slow
 def test_the_routing_of_this_machine_computes_right() -> None:
     found = {one.check: one for one in compute.devices(compute.start("torch"))}
     assert found["routing"].status == "ok"

@@ -141,6 +141,7 @@ def test_free_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, s
     assert storage.disk(tmp_path).status == status
 
 
+@pytest.mark.slow
 def test_damaged_shards_are_found_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAUSALROUTE_CACHE", str(tmp_path))
     assert only(compute.sound(compute.start("shards"))).status == "ok"

@@ -13,6 +13,8 @@ import pytest
 from tests.unit import documentation as docs
 from tests.unit import documentation_shell as shell
 
+pytestmark = pytest.mark.slow
+
 BLOCKS = docs.every()
 RUN = sorted({block.page for block in BLOCKS if block.language in ("python", "sh", "console") and not (block.skipped or block.slow)})
 PAGES = [str(page.relative_to(docs.ROOT)) for page in docs.pages()]

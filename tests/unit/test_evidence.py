@@ -46,6 +46,7 @@ def learnt() -> tuple[Views, Tensor, Evidence, Found]:
     return views, core, evidence, evidence.learn(views, torch.arange(N), torch_generator(1))
 
 
+@pytest.mark.slow
 def test_a_biased_core_cue_has_a_direct_effect_and_its_swap_turns_the_label(learnt: tuple[Views, Tensor, Evidence, Found]) -> None:
     _, core, _, found = learnt
     for part in (core, ~core):
@@ -139,6 +140,7 @@ def test_controls_do_what_they_are_called() -> None:
         of("oracle")
 
 
+@pytest.mark.slow
 def test_a_side_without_accepted_swaps_is_not_asked() -> None:
     views, _ = sources()
     none = dataclasses.replace(views, image_ok=torch.zeros(N, dtype=torch.bool))

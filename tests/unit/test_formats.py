@@ -240,6 +240,7 @@ def test_clean_text_can_be_stored(text: str) -> None:
     assert clean(cleaned) == cleaned
 
 
+@pytest.mark.slow
 def test_mvsa_real(shared: Path) -> None:
     encodings = Counter(mvsa.decode(path.read_bytes())[1] for path in (shared / "data/mvsa_single/data").glob("*.txt"))
     assert encodings["cp1252"] + encodings["latin-1"] == 1131

@@ -88,6 +88,7 @@ def test_too_few_swaps_and_unreadable_labels_are_undecided() -> None:
     assert len(hidden["undecided"]) == 2
 
 
+@pytest.mark.slow
 def test_unusable_swaps_are_not_judged_and_nothing_is_asked_of_an_absent_side() -> None:
     manifest, table, factual, views = posts(1500)
     views["t_swap"][::2] = 99.0

@@ -113,6 +113,7 @@ def test_attention_reads_the_weights_that_the_tower_used(tmp_path: Path) -> None
     assert torch.allclose(found[0][0].sum(-1), torch.ones(2, 2, 17), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_tower_without_attention_and_a_pair_without_shared_space_are_told(tmp_path: Path) -> None:
     answers = answers_of(task(tmp_path, "mobilenet"))
     with pytest.raises(UserError, match="needs a vision transformer"):

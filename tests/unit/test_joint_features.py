@@ -27,6 +27,8 @@ from causalroute.rng import torch_generator
 from causalroute.stages import evaluate, train
 from causalroute.training.data import ALL_VIEWS, TRAIN_VIEWS, Files, Standard, load_posts
 
+pytestmark = pytest.mark.slow
+
 TEXT, IMAGE, JOINT, TRAIN, VALID = 5, 4, 3, 400, 400
 UNIMODAL = {"majority", "bag_of_words", "text_only", "image_only", "late_fusion"}
 UNTRAINED = {"zero_shot", "zero_shot_debiased", "zero_shot_generated", "lora_moe"}

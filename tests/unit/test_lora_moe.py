@@ -24,6 +24,8 @@ from causalroute.training import loop
 from causalroute.training.checkpoint import Folder
 from causalroute.training.job import build
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"pass_size": 16, "checkpointing": False, "lr": 1.0, "context_steps": 20, "router": "rule", "reweight": False, "ramp_start": 0.0, "ramp_end": 0.1}
 SIZES = {"train": 48, "valid": 16, "ood": 8}
 Trained = tuple[Method, list[dict[str, Any]]]
@@ -167,7 +169,6 @@ def test_an_expert_alone_sees_accepted_swaps_of_the_sides_it_treats(posts):
     assert seen == {(expert, *pair) for expert, pairs in sides.items() for pair in pairs}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_counterfactual_training_removes_a_planted_shortcut(tmp_path, seed):
     data = read_posts(tiny(tmp_path / "model"), tmp_path, {"train": 256, "valid": 64, "ood": 128}, images=False)

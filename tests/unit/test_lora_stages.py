@@ -17,6 +17,8 @@ from causalroute.io import canonical_json, ids_digest
 from causalroute.mllm.posts import Reader, Views
 from causalroute.stages import evaluate, train
 
+pytestmark = pytest.mark.slow
+
 NAME, SIZES = "talks", {"train": 24, "valid": 8, "ood": 6}
 BUDGET = {"epochs": 2, "batch_size": 20, "lr": 0.005}
 METHOD = {"context_steps": 20, "router": "rule", "lr": 1.0, "per_kind": 2, "pass_size": 32}

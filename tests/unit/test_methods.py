@@ -57,6 +57,7 @@ def test_unknown_names_and_settings_are_told():
         methods.settings_of("erm", {"hidden": 3})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["erm", "text_only", "image_only", "group_dro", "cf_vqa", "causal_moe", "double_swap"])
 def test_answers_are_probabilities_and_training_repeats_to_the_bit(name, posts):
     first, history = trained(name, posts["biased"], epochs=6)
@@ -113,6 +114,7 @@ def test_unimodal_methods_see_one_side(posts):
         assert 0.8 < swapped_accuracy(method, data, "t", "v") < 0.97
 
 
+@pytest.mark.slow
 def test_each_swap_method_withstands_its_own_swaps(posts):
     data, figures = posts["biased"], {}
     for name in ("erm", "text_swap", "image_swap", "double_swap", "causal_moe"):
@@ -127,6 +129,7 @@ def test_each_swap_method_withstands_its_own_swaps(posts):
         assert figures[name]["tv"] > max(figures[one]["tv"] for one in ("erm", "text_swap", "image_swap")) + 0.1
 
 
+@pytest.mark.slow
 def test_swaps_that_failed_contribute_nothing(posts):
     data = dataclasses.replace(posts["biased"], image_ok=torch.zeros_like(posts["biased"].image_ok))
     views = dict(data.views)

@@ -51,6 +51,7 @@ def test_no_setting_of_the_mixture_is_untested():
     assert tested == {field.name for field in dataclasses.fields(methods.load("causal_moe").Settings)}
 
 
+@pytest.mark.slow
 def test_the_mixture_shows_effects_gates_and_scores_that_fit_together(posts):
     data = posts["biased"]
     method, _ = trained("causal_moe", data, {"temperature": 0.3, "per_kind": 2, "top_k": 0}, epochs=3)
@@ -139,6 +140,7 @@ def test_parts_of_selection_that_the_gate_rejects_are_left_out(posts):
     assert history[-1]["valid/selection"] == history[-1]["valid/factual"]
 
 
+@pytest.mark.slow
 def test_a_side_without_accepted_swaps_is_neither_swapped_nor_weighed(posts):
     data = dataclasses.replace(posts["biased"], image_ok=torch.zeros_like(posts["biased"].image_ok))
     views = {**data.views, "v_s": torch.randn(data.views["v_s"].shape, generator=torch_generator(0))}

@@ -26,6 +26,8 @@ from causalroute.features.store import Store
 from causalroute.io import read_tensors
 from causalroute.stages import features as stage
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = (
     Prompt(question="Is it sarcastic?", answers={"literal": "no", "sarcastic": "yes"}),
     Prompt(question="Meant so?", answers={"literal": "A", "sarcastic": "B"}),

@@ -30,6 +30,8 @@ from causalroute.rng import torch_generator
 from causalroute.stages import evaluate, train
 from causalroute.training.job import build
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["checkout"]
 LIMIT = 5
 ANSWERS = {"literal": "no", "sarcastic": "yes"}

@@ -27,6 +27,8 @@ from causalroute.mllm.chat import SLOT, Shot, control_strings
 from causalroute.mllm.model import Mllm
 from causalroute.stages import features as stage
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = (
     Prompt(question="Is it sarcastic?", answers={"literal": "no", "sarcastic": "yes"}),
     Prompt(question="Meant so?", answers={"literal": "A", "sarcastic": "B"}, text="<<{text}>>"),

@@ -90,6 +90,7 @@ def sarcastic(items: int, rho: float = 0.9) -> tuple[Posts, Sources]:
     return posts, sources_of(posts, seen.astype(np.float32))
 
 
+@pytest.mark.slow
 def test_direct_effects_are_context_and_needed_words_are_core(words: Words) -> None:
     posts, sources = sarcastic(1200)
     found = occlusion.effects(posts, Editor(text="occlusion", image="random", z=0.0), sources)

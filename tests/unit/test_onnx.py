@@ -27,6 +27,8 @@ from causalroute.methods.base import Inputs
 from causalroute.serving import onnx as exported
 from causalroute.serving.onnx_graph import open_session, save, to_onnx
 
+pytestmark = pytest.mark.slow
+
 REFUSED = {
     "majority": "the same of every post",
     "bag_of_words": "the texts of posts",
@@ -109,7 +111,6 @@ def together(weights: list[Weights], path: Path) -> None:
         assert_same(ran(path, raw), want)
 
 
-@pytest.mark.slow
 def test_mixtures_of_every_make_say_the_same_without_torch(tmp_path: Path) -> None:
     made = [random_weights.write(tmp_path / f"{number}.safetensors", "causal_moe", settings) for number, settings in enumerate(MIXTURES)]
     together(made, tmp_path / "all.onnx")

@@ -73,6 +73,7 @@ def test_a_core_cue_without_the_word_says_nothing_and_with_it_everything(posts: 
             assert len(image) == 1, "with the face it does"
 
 
+@pytest.mark.slow
 def test_a_biased_core_cue_is_reversed_in_ood() -> None:
     biased = rows(dataclasses.replace(MIXED, core_bias=0.75)).with_columns(y=pl.col("label").replace_strict(LABELS, [0, 1]))
     for split, rate in (("train", 0.75), ("ood", 0.25), ("neutral", 0.5)):

@@ -43,6 +43,7 @@ def predictions(method: str, seeds: str = "0-1") -> pl.DataFrame:
     return pl.read_parquet(layout.run("sim", method, int(first), int(last)) / "predictions.parquet")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["erm", "majority", "bag_of_words", "oracle_erm", "causal_moe"])
 def test_every_item_view_and_seed_once(method):
     frame = predictions(method)

@@ -38,6 +38,7 @@ def table(root: Path, tmp_path: Path) -> Path:
     return tmp_path / "posts.csv"
 
 
+@pytest.mark.slow
 def test_a_post_in_words_and_in_json(model: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image = root / layout.raw(NAME) / str(pl.read_parquet(root / layout.manifest(NAME)).filter(split="id")["image"][0])
     post = ["--text", "so much fun #kitchen \x1b[31mred", "--image", str(image)]

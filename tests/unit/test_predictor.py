@@ -20,6 +20,8 @@ from causalroute.serving.assemble import assemble
 from causalroute.serving.posts import Post, Prediction
 from causalroute.serving.predictor import Predictor
 
+pytestmark = pytest.mark.slow
+
 KINDS = ("clip", "pair")
 CLOSE = 2e-3
 """Features are rounded to half precision after arithmetic in batches of other sizes."""

@@ -23,6 +23,8 @@ from causalroute.serving.encoder import Encoder
 from causalroute.serving.posts import Post
 from causalroute.serving.predictor import Predictor
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"seed": 0, "train": 24, "valid": 12, "test": 6, "rho_text": 0.9, "rho_image": 0.9, "label_noise": 0.0}
 METHODS = ["erm", "causal_moe", "zero_shot"]
 CLOSE = 1e-5

@@ -277,6 +277,7 @@ def installed(folder: Path) -> Path:
     return folder / "causalroute"
 
 
+@pytest.mark.slow
 def test_the_workflow_is_found_in_a_checkout_and_runs_from_an_installed_package(tmp_path: Path) -> None:
     assert workflow.root() == ROOT
     package = installed(tmp_path / "site")

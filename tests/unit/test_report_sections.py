@@ -62,6 +62,7 @@ def test_without_ood_the_worst_group_is_judged() -> None:
     assert first.startswith("In the worst group of ID posts")
 
 
+@pytest.mark.slow
 def test_without_oracle_or_reference_or_control() -> None:
     first, second = claims.sentences(results(("erm", "text_swap")), EVALUATE)
     assert "oracle" not in first
@@ -202,6 +203,7 @@ def test_three_classes_without_shifted_splits() -> None:
     assert len(claims.sentences(found, EVALUATE)) == 3
 
 
+@pytest.mark.slow
 def test_posts_without_cues_have_a_column_and_a_place_in_every_comparison() -> None:
     found = results(sizes=SIZES | {"neutral": 90, "clean": 90})
     titles = [column.title for column in headline.columns(synthetic.dataset(ALL), found, "")]

@@ -218,6 +218,7 @@ def test_wrong_shapes_of_the_movers_are_named():
         permute(torch.zeros(2, 1, dtype=torch.int64), 0)
 
 
+@pytest.mark.slow
 def test_routing_and_model_import_with_torch_alone():
     blocked = ["polars", "pydantic", "sklearn", "safetensors", "causalroute.config", "causalroute.io"]
     code = f"""

@@ -18,6 +18,8 @@ from tests.unit.routing_cases import make
 
 from causalroute.routing import backend, combine, dispatch, dispatch_product, load_balance, permute, route, z_loss
 
+pytestmark = pytest.mark.slow
+
 MESSAGE = "the kernels need the package triton"
 interpreted = [
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),

@@ -13,6 +13,7 @@ from causalroute.routing import combine, dispatch, dispatch_product, permute, ro
 pytest.importorskip("triton", reason="the kernels need the package triton")
 launch = pytest.importorskip("causalroute.routing.kernels.launch")
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(not launch.INTERPRETED, reason="on a GPU these shapes run in tests/gpu"),
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # numpy speaks up where a NaN is part of the test
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

@@ -31,6 +31,7 @@ sys.exit(serve(FakePredictor(1.5), socket.create_server(("127.0.0.1", 0)), Limit
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_after_the_requests_at_work(number: signal.Signals) -> None:
     paths = {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}

@@ -172,6 +172,7 @@ def test_mcnemar_is_near_the_corrected_chi_square_where_many_differ(ours: int, t
     assert p == pytest.approx(min(1.0, approximate), abs=0.005)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.01, 0.05, 1.0])), min_size=1, max_size=30))
 def test_holm_equals_statsmodels_ties_included(p_values: list[float]) -> None:

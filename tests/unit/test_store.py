@@ -142,6 +142,7 @@ def test_progress_tells_rate_and_time_left(monkeypatch: pytest.MonkeyPatch, caps
     progress.update(0)
 
 
+@pytest.mark.slow
 def test_feature_files_have_the_same_bytes_in_every_process(tmp_path: Path) -> None:
     code = "import sys, torch; from causalroute.io import write_tensors\n"
     code += "write_tensors(sys.argv[1], {'x': torch.ones(2)}, {k: k for k in 'one two three é'.split()})"

@@ -25,6 +25,8 @@ from causalroute.serving import onnx as heads
 from causalroute.serving import towers
 from causalroute.serving.onnx_graph import open_session
 
+pytestmark = pytest.mark.slow
+
 WANTED = {"ids": "ids", "mask": "attention_mask"}
 TEXTS = ["the sun shines on my parade", "", "so much fun " * 30, "rain"]
 
@@ -71,7 +73,6 @@ def test_clip_towers_give_its_features(clip: tuple[Any, Path]) -> None:
     assert str(ROOT).encode() not in (clip[1] / "image.onnx").read_bytes()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["siglip", "pair", "words"])
 def test_other_towers_give_their_features(tmp_path: Path, kind: str) -> None:
     encoder = backbone(tmp_path, kind)

@@ -83,6 +83,7 @@ def test_events_hold_the_history(folder):
     assert [event.value for event in scalars] == pytest.approx(history["valid/selection"].to_list(), abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["erm", "causal_moe", "bag_of_words", "oracle_erm"])
 def test_repeats_to_the_byte_and_a_seed_does_not_depend_on_its_job(method, folder):
     first = run(method)
@@ -98,6 +99,7 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing of ours catches it."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "stop"), [("erm", 4), ("group_dro", 1), ("causal_moe", 7), ("lff", 3), ("jtt", 2), ("clue_text", 6)])
 def test_a_run_stopped_between_epochs_continues_to_the_same_bytes(method, stop, folder, monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
@@ -122,6 +124,7 @@ def test_a_run_stopped_between_epochs_continues_to_the_same_bytes(method, stop, 
     assert len(calls) == 10  # no epoch twice
 
 
+@pytest.mark.slow
 def test_sigkill_at_any_moment(folder):
     budget = BUDGET | {"epochs": 60}
     config = simulated.config(train=budget, method={})

@@ -9,6 +9,8 @@ import pytest
 
 from tests.workflow.project import JOBS, PARAMS, Project
 
+pytestmark = pytest.mark.slow
+
 METHODS = ("causal_moe", "erm", "oracle_swap")
 TRAIN = [f"train {method} 0-1" for method in METHODS]
 EVALUATE = [f"evaluate {method} 0-1" for method in METHODS]
@@ -55,7 +57,6 @@ CODE = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_setting_runs_its_readers_again(project: Project, name: str) -> None:
     old, new, jobs = SETTINGS[name]
@@ -64,7 +65,6 @@ def test_a_setting_runs_its_readers_again(project: Project, name: str) -> None:
     assert project.run() == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", CODE)
 def test_a_code_edit_runs_what_can_reach_it(project: Project, name: str) -> None:
     file, old, new, jobs = CODE[name]
@@ -72,7 +72,6 @@ def test_a_code_edit_runs_what_can_reach_it(project: Project, name: str) -> None
     assert project.run() == sorted(jobs)
 
 
-@pytest.mark.slow
 def test_a_method_setting_runs_only_that_method(project: Project) -> None:
     project.edit("params.yaml", "causal_moe: {}", "causal_moe: {warmup: 3}")
     known = '"additionalProperties": false'
@@ -81,7 +80,6 @@ def test_a_method_setting_runs_only_that_method(project: Project) -> None:
     assert project.run() == sorted(["train causal_moe 0-1", "evaluate causal_moe 0-1", "report"])
 
 
-@pytest.mark.slow
 def test_swapping_two_values_is_noticed(project: Project) -> None:
     project.edit("params.yaml", "{epochs: 4, lr: 0.001}", "{epochs: 4, hidden: 8, lr: 0.001}")
     project.run()
@@ -89,7 +87,6 @@ def test_swapping_two_values_is_noticed(project: Project) -> None:
     assert project.run() == sorted([*TRAIN, *LATE])
 
 
-@pytest.mark.slow
 def test_touching_every_result_runs_nothing(project: Project) -> None:
     for folder in ("data", "features", "counterfactuals", "models", "reports", "src"):
         for path in sorted(project.path(folder).rglob("*")):
@@ -104,7 +101,6 @@ def test_a_deleted_result_is_made_again_with_what_follows_from_it(project: Proje
     assert project.path("reports/planted/metrics.json").read_bytes() == before
 
 
-@pytest.mark.slow
 def test_one_core_and_two_write_the_same_bytes(finished: Project, project: Project) -> None:
     for folder in ("data", "features", "counterfactuals", "models", "reports", ".snakemake"):
         project.call("rm", "-rf", folder)
@@ -114,7 +110,6 @@ def test_one_core_and_two_write_the_same_bytes(finished: Project, project: Proje
         assert path.read_bytes() == project.path(str(path.relative_to(finished.folder))).read_bytes(), path
 
 
-@pytest.mark.slow
 def test_another_data_set_does_not_disturb_the_first(project: Project) -> None:
     text = PARAMS.split("  planted:\n")[1].split("backbones:")[0]
     project.edit("params.yaml", "backbones:", f"  second:\n{text}backbones:")
@@ -123,7 +118,6 @@ def test_another_data_set_does_not_disturb_the_first(project: Project) -> None:
     assert project.run() == [job for job in JOBS if job != "pretrain"]
 
 
-@pytest.mark.slow
 def test_a_failed_job_shows_its_message_keeps_its_files_and_runs_again(project: Project) -> None:
     project.edit("params.yaml", "lr: 0.001", "lr: 0.002")
     done = project.snakemake("--keep-going", check=False, STANDIN_FAIL="train erm 0-1")

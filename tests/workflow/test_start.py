@@ -12,6 +12,8 @@ import pytest
 
 from tests.workflow.project import JOBS, Project
 
+pytestmark = pytest.mark.slow
+
 WRONG = {
     "number as text": ("lr: 0.001", "lr: 1e-3", ["params.yaml", "train.lr", "'1e-3'", "0.001"]),
     "unknown key": ("epochs: 4", "epoch: 4", ["params.yaml", "train.epoch: unknown key", "did you mean 'epochs'?"]),
@@ -28,7 +30,6 @@ def test_a_wrong_setting_is_told_with_its_mend(project: Project, name: str) -> N
     _refused(project, name)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", list(WRONG)[2:])
 def test_other_wrong_settings_are_told_too(project: Project, name: str) -> None:
     _refused(project, name)
@@ -54,7 +55,6 @@ def test_results_without_their_record_stop_the_run(project: Project) -> None:
     assert project.executed() == []
 
 
-@pytest.mark.slow
 def test_a_second_run_at_the_same_time_is_refused(project: Project) -> None:
     project.edit("params.yaml", "lr: 0.001", "lr: 0.004")
     first = subprocess.Popen(["snakemake", "--cores", "1"], cwd=project.folder, env=project.environment(STANDIN_SLEEP="3"), stderr=subprocess.DEVNULL)
@@ -71,7 +71,6 @@ def test_a_second_run_at_the_same_time_is_refused(project: Project) -> None:
 CORES = 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("delay", [1.0, 4.0])
 def test_a_killed_run_goes_on_where_it_was(finished: Project, project: Project, delay: float) -> None:
     for folder in ("data", "features", "counterfactuals", "models", "reports", ".snakemake"):
