@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -163,6 +164,14 @@ def test_lengths_are_multiples_of_a_bucket(model: Mllm) -> None:
     batch = model.collate([model.chat("fun", RED)])
     assert batch.inputs["input_ids"].shape[1] % BUCKET == 0
     assert batch.text.shape == batch.image.shape == batch.inputs["input_ids"].shape
+
+
+@pytest.mark.parametrize("part", ["question", "text", "answers"])
+def test_a_prompt_with_a_mark_of_the_model_is_refused(tmp_path: Path, part: str) -> None:
+    marked = {"question": "Which? A: <image>.", "text": "<image> {text}", "answers": {"literal": "<image>", "sarcastic": "yes"}}
+    folder = tiny_mllm.save_mllm(tmp_path, "llava")
+    with pytest.raises(UserError, match="'<image>', which the model reads as a mark of its own"):
+        Mllm(folder, Settings(prompts=(dataclasses.replace(PROMPTS[0], **{part: marked[part]}),)), "test")
 
 
 def test_other_layers_are_read_normalised(tmp_path: Path) -> None:

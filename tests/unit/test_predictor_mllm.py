@@ -63,6 +63,7 @@ def test_answers_are_those_of_the_run_and_cores_those_of_the_looker(root: Path, 
 def test_the_folder_holds_both_encoders_and_moves(root: Path, model: Path, tmp_path: Path) -> None:
     told = read_config(model)
     assert (told["backbone"]["name"], told["looker"]["name"]) == ("tiny", "eyes")
+    assert "frozen backbone `tiny` (the cores of images are found by `eyes`)" in (model / "README.md").read_text()
     shutil.copytree(model, tmp_path / "moved")
     one = Post("what a day", Image.new("RGB", (40, 30), (10, 200, 90)))
     assert Predictor.load(tmp_path / "moved").predict([one]) == Predictor.load(model).predict([one])

@@ -92,7 +92,9 @@ class Renderer:
         self.processor, self.tokenizer, self.prompt = processor, processor.tokenizer, prompt
         self.image_token, self.side = image_token, settings.image_side
         self.tiles = {name: settings.tiles for name in TILES if hasattr(processor.image_processor, name)}
-        self.control = (*control_strings(self.tokenizer), *role_marks(processor))
+        marks = control_strings(self.tokenizer)
+        _require_plain(prompt, marks)
+        self.control = (*marks, *role_marks(processor))
         self.shots = [(self._cut(harmless(shot.text, self.control)), scaled(shot.image, self.side), prompt.answers[shot.answer]) for shot in shots]
         self.frames = {(text, image): self._frame(text, image) for text in (False, True) for image in (False, True)}
         self.earlier = self._earlier() if shots else 0
@@ -183,6 +185,14 @@ class Renderer:
             raise UserError("the tokens of a post's text cannot be found in its chat", fix="use a checkpoint whose processor adds nothing behind the text")
         places[spans] = True
         return places
+
+
+def _require_plain(prompt: Prompt, marks: Iterable[str]) -> None:
+    """Refuses a prompt that holds a mark of the model, such as the place of an image: unlike a post's text, it would be read as one."""
+    for token in marks:
+        if any(token in words for words in (prompt.question, prompt.text, *prompt.answers.values())):
+            fix = "word it differently; a question made by `causalroute train` names the class labels, which then need another name in the table"
+            raise UserError(f"a prompt holds {token!r}, which the model reads as a mark of its own", where="backbones: mllm.prompts", fix=fix)
 
 
 def control_strings(tokenizer: Any) -> tuple[str, ...]:

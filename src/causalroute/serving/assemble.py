@@ -77,7 +77,7 @@ def assemble(project: Path, dataset: str, method: str, out: Path, reference: str
     with replaced(out) as folder:
         told = _write(run, names, folder)
         io.write_json(folder / CONFIG, told)
-        io.write_text(folder / CARD, card(told | _named(run.config.backbones[chosen.backbone], chosen.backbone), _metrics(run)))
+        io.write_text(folder / CARD, card(told | _named(run, chosen.backbone, bool(told[LOOKER])), _metrics(run)))
 
 
 def read_params(root: Path) -> Config:
@@ -257,8 +257,16 @@ def _metrics(run: Run) -> dict[str, Any]:
     return found
 
 
-def _named(settings: Backbone, name: str) -> dict[str, str]:
-    """What the model card calls the backbone; a hub id is the base model."""
+def _named(run: Run, name: str, looks: bool) -> dict[str, str]:
+    """What the model card calls the backbone and, where it `looks` elsewhere, the looker; a hub id is the base model."""
+    told, hub = _title(run, name)
+    found = {"backbone": told} | ({"base_model": hub} if hub else {})
+    return found | ({"finder": _title(run, plan.looker(run.config, run.name))[0]} if looks else {})
+
+
+def _title(run: Run, name: str) -> tuple[str, str]:
+    """A backbone's hub id with its commit, and the hub id alone; or its name, and nothing."""
+    settings = run.config.backbones[name]
     if COMMIT.fullmatch(settings.revision) and (hub := settings.model or settings.image_model):
-        return {"backbone": f"{hub} at {settings.revision}", "base_model": hub}
-    return {"backbone": name}
+        return f"{hub} at {settings.revision}", hub
+    return name, ""
