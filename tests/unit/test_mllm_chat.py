@@ -170,7 +170,7 @@ def test_lengths_are_multiples_of_a_bucket(model: Mllm) -> None:
 def test_a_prompt_with_a_mark_of_the_model_is_refused(tmp_path: Path, part: str) -> None:
     marked = {"question": "Which? A: <image>.", "text": "<image> {text}", "answers": {"literal": "<image>", "sarcastic": "yes"}}
     folder = tiny_mllm.save_mllm(tmp_path, "llava")
-    with pytest.raises(UserError, match="'<image>', which the model reads as a mark of its own"):
+    with pytest.raises(UserError, match="a prompt holds '<image>', which the model reads as a mark of its own\n  where: test"):
         Mllm(folder, Settings(prompts=(dataclasses.replace(PROMPTS[0], **{part: marked[part]}),)), "test")
 
 

@@ -25,17 +25,8 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("name", ["number as text", pytest.param("unknown key")])
+@pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_setting_is_told_with_its_mend(project: Project, name: str) -> None:
-    _refused(project, name)
-
-
-@pytest.mark.parametrize("name", list(WRONG)[2:])
-def test_other_wrong_settings_are_told_too(project: Project, name: str) -> None:
-    _refused(project, name)
-
-
-def _refused(project: Project, name: str) -> None:
     old, new, words = WRONG[name]
     project.edit("params.yaml", old, new)
     done = project.snakemake("-n", check=False)

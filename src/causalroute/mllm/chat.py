@@ -92,9 +92,7 @@ class Renderer:
         self.processor, self.tokenizer, self.prompt = processor, processor.tokenizer, prompt
         self.image_token, self.side = image_token, settings.image_side
         self.tiles = {name: settings.tiles for name in TILES if hasattr(processor.image_processor, name)}
-        marks = control_strings(self.tokenizer)
-        _require_plain(prompt, marks)
-        self.control = (*marks, *role_marks(processor))
+        self.control = (*control_strings(self.tokenizer), *role_marks(processor))
         self.shots = [(self._cut(harmless(shot.text, self.control)), scaled(shot.image, self.side), prompt.answers[shot.answer]) for shot in shots]
         self.frames = {(text, image): self._frame(text, image) for text in (False, True) for image in (False, True)}
         self.earlier = self._earlier() if shots else 0
@@ -187,12 +185,17 @@ class Renderer:
         return places
 
 
-def _require_plain(prompt: Prompt, marks: Iterable[str]) -> None:
-    """Refuses a prompt that holds a mark of the model, such as the place of an image: unlike a post's text, it would be read as one."""
-    for token in marks:
-        if any(token in words for words in (prompt.question, prompt.text, *prompt.answers.values())):
+def require_plain(prompts: Iterable[Prompt], tokenizer: Any, image_token: int, where: str) -> None:
+    """Checks that no prompt holds a special token or the place of an image: unlike those of a post's text, they would be read as such.
+
+    Raises:
+        UserError: one does.
+    """
+    words = [part for prompt in prompts for part in (prompt.question, prompt.text, *prompt.answers.values())]
+    for mark in sorted({*map(str, tokenizer.all_special_tokens), str(tokenizer.convert_ids_to_tokens(image_token))}):
+        if any(mark in part for part in words if len(mark) > 1):
             fix = "word it differently; a question made by `causalroute train` names the class labels, which then need another name in the table"
-            raise UserError(f"a prompt holds {token!r}, which the model reads as a mark of its own", where="backbones: mllm.prompts", fix=fix)
+            raise UserError(f"a prompt holds {mark!r}, which the model reads as a mark of its own", where=where, fix=fix)
 
 
 def control_strings(tokenizer: Any) -> tuple[str, ...]:

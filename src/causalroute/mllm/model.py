@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from causalroute.config import Mllm as Settings
 from causalroute.io import canonical_json
-from causalroute.mllm.chat import BLANK, LIMIT, THIN, Chat, Renderer, Shot, of_tokens
+from causalroute.mllm.chat import BLANK, LIMIT, THIN, Chat, Renderer, Shot, of_tokens, require_plain
 from causalroute.mllm.loading import image_token_id, load
 
 BUCKET = 16
@@ -76,6 +76,7 @@ class Mllm:
             self.network.to(self.device)
         self.width: int = self.network.config.get_text_config().hidden_size
         self.image_token = image_token_id(self.network, where)
+        require_plain(settings.prompts, self.processor.tokenizer, self.image_token, where)
         self.renderers = [Renderer(self.processor, prompt, self.image_token, settings) for prompt in settings.prompts]
         self.showing: list[Renderer] = []
         self.classes = sorted(settings.prompts[0].answers)

@@ -36,7 +36,7 @@ def card(config: Mapping[str, Any], metrics: Metrics) -> str:
     Args:
         config: `dataset`, `task`, `classes`, `method`, `reference` (the biased model beside it, or ""), `visual` (image, attributes or none), `backbone` (name
             or hub id), `seeds` (how many, or which), `made_by` (name -> version or digest); `base_model` (a hub id) where the backbone is on the hub,
-            `finder` where another encoder than the backbone finds the cores of images, `confidence` of the intervals where it is not .95.
+            `looker` where another encoder than the backbone finds the cores of images, `confidence` of the intervals where it is not .95.
         metrics: content of metrics.json: method -> split -> metric -> mean, low, high, seeds.
     """
     method, reference = str(config["method"]), str(config.get("reference") or "")
@@ -86,10 +86,10 @@ def _about(config: Mapping[str, Any]) -> str:
     classes = ", ".join(escape(str(one)) for one in config["classes"])
     sides = f"a text and {VISUAL[config['visual']]}" if config["visual"] != "none" else "a text alone"
     beside = f" Beside its answer it can give that of `{config['reference']}`, trained plainly on the same posts." if config.get("reference") else ""
-    finder = f" (the cores of images are found by {code(str(config['finder']))})" if config.get("finder") else ""
+    looker = f" (the cores of images are found by {code(str(config['looker']))})" if config.get("looker") else ""
     return (
         f"Reads {sides} and tells the class ({classes}): heads trained by `{config['method']}` on features of the frozen backbone "
-        f"{code(str(config['backbone']))}{finder}, so that they do not lean on shortcuts: "
+        f"{code(str(config['backbone']))}{looker}, so that they do not lean on shortcuts: "
         f"cues of how a post was made or collected that go with a class.{beside}"
     )
 

@@ -261,7 +261,7 @@ def _named(run: Run, name: str, looks: bool) -> dict[str, str]:
     """What the model card calls the backbone and, where it `looks` elsewhere, the looker; a hub id is the base model."""
     told, hub = _title(run, name)
     found = {"backbone": told} | ({"base_model": hub} if hub else {})
-    return found | ({"finder": _title(run, plan.looker(run.config, run.name))[0]} if looks else {})
+    return found | ({LOOKER: _title(run, plan.looker(run.config, run.name))[0]} if looks else {})
 
 
 def _title(run: Run, name: str) -> tuple[str, str]:
