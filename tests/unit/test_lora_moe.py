@@ -31,9 +31,9 @@ SIZES = {"train": 48, "valid": 16, "ood": 8}
 Trained = tuple[Method, list[dict[str, Any]]]
 
 
-@pytest.fixture(scope="module", params=["llava", "qwen2_5_vl"])
+@pytest.fixture(scope="module", params=["llava", "qwen2_5_vl", "mllama"])
 def posts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Posts:
-    """With images, of both kinds of model."""
+    """With images, of every kind of model: image tokens of one number, of any, and none but a mark."""
     folder = tmp_path_factory.mktemp("posts")
     return read_posts(tiny(folder / "model", request.param), folder / "raw", SIZES)
 

@@ -9,6 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from benchmarks import mllm as benchmark
+from benchmarks import mllm_memory
+from tests.unit.tiny_posts import tiny
+
+from causalroute.mllm.adapters import Adapters, Plan
+from causalroute.rng import torch_generator
 
 
 @pytest.mark.parametrize("kind", ["qwen2_5_vl", "llava", "smolvlm", "gemma3", "internvl"])
@@ -32,3 +37,31 @@ def test_wrong_features_stop_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(SystemExit, match="features differ"):
         benchmark.main()
     assert not list(tmp_path.iterdir())
+
+
+def test_memory_alive_at_once_is_counted() -> None:
+    given = torch.ones(1000)
+    with mllm_memory.Living() as living:
+        first = given + 1
+        first.mul_(2)
+        view = first.view(10, 100)[2:]
+        assert living.now == 4000, "what was there before, what is written in place and views are no new memory"
+        second = first.double()
+        assert living.now == living.most == 12000
+        del second
+        third = torch.cat([view, view])
+        assert (living.now, living.most) == (4000 + 6400, 12000)
+    assert third.shape == (16, 100)
+
+
+@pytest.mark.parametrize("kind", ["llava", "mllama"])
+def test_memory_of_a_model_is_told_from_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setitem(mllm_memory.MODELS, "own", mllm_memory.Published("some/model", kind, {}, {}))
+    row = mllm_memory.measure("own")
+    model = tiny(tmp_path / "model", kind)
+    assert row["parameters"] == sum(weight.numel() for weight in model.network.parameters())
+    assert row["image_tokens"] == {"llava": 16, "mllama": 1}[kind]
+    chat = row["tokens"] * 32 * 2
+    assert 4 * chat < row["two_chats"] - row["one_chat"] < row["one_chat"] + 100 * chat
+    adapters = Adapters(model.network, Plan(experts=4, rank=8, alpha=1.0, dropout=0.0), torch_generator(0))
+    assert row["adapter_weights"] == sum(weight.numel() for weight in adapters.parameters())

@@ -77,6 +77,11 @@ def test_a_post_cannot_speak_as_another_nor_claim_an_image(model: Mllm) -> None:
         assert not set(ids) & set(model.processor.tokenizer.get_added_vocab().values()), token
 
 
+def test_chats_with_and_without_an_image_do_not_share_a_pass(model: Mllm) -> None:
+    pair, other, alone, picture = model.chat("fun", RED), model.chat("more fun still", BLUE), model.chat("fun", None), model.chat(None, RED)
+    assert pair.shapes() == other.shapes() == picture.shapes() != alone.shapes()
+
+
 def test_long_posts_are_cut(model: Mllm) -> None:
     chat = model.chat("fun " * LIMIT, None)
     assert LIMIT - 4 <= chat.text.sum() <= LIMIT + 1
@@ -107,8 +112,9 @@ def naive(model: Mllm, text: str, image: Image.Image | None, prompt: int) -> lis
     for ids in model.answers[prompt]:
         inputs = dict(chat.inputs)
         for name, value in chat.inputs.items():
-            if value.shape == (1, chat.length):
-                more = torch.tensor([ids]) if name == "input_ids" else torch.full((1, len(ids)), int(name == "attention_mask"))
+            if value.shape[:2] == (1, chat.length):
+                seen = torch.full((1, len(ids)), int(name == "attention_mask"))
+                more = {"input_ids": torch.tensor([ids]), "cross_attention_mask": value[:, -1:].repeat(1, len(ids), 1, 1)}.get(name, seen)
                 inputs[name] = torch.cat([value, more.to(value.dtype)], 1)
         with torch.no_grad():
             log_p = model.network(**inputs).logits[0].log_softmax(-1)
@@ -196,6 +202,16 @@ def test_images_are_scaled_down_only() -> None:
     assert scaled(RED, 100) is RED
     assert scaled(Image.new("RGB", (1000, 2)), 100).size == (100, 1)
     assert scaled(Image.new("RGB", (2000, 5)), 0).size == (2000, 20), "some processors refuse slivers"
+
+
+@pytest.mark.parametrize("size", [(200, 100), (64, 64), (63, 300)])
+def test_an_image_stays_whole_unless_tiles_are_wanted(tmp_path: Path, size: tuple[int, int]) -> None:
+    """Llama 3.2 Vision cuts whatever is larger than a tile, of 64 pixels here."""
+    folder, image = tiny_mllm.save_mllm(tmp_path, "mllama"), Image.new("RGB", size, (200, 30, 30))
+    for tiles in (False, True):
+        model = Mllm(folder, Settings(prompts=PROMPTS, image_side=0, tiles=tiles), "test")
+        used = int(model.chat("fun", image).inputs["aspect_ratio_mask"].sum())
+        assert (used == 1) == (not tiles or max(size) <= 64)
 
 
 def test_an_image_that_the_preprocessing_refuses_is_told(model: Mllm, monkeypatch: pytest.MonkeyPatch) -> None:

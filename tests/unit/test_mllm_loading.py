@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.unit.tiny_mllm import KINDS, save_mllm
 from tests.unit.tiny_models import pictures, save_clip
-from transformers import LlamaConfig, LlamaForCausalLM, MllamaConfig
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from causalroute.config import Mllm, Prompt
 from causalroute.errors import UserError
@@ -77,6 +77,8 @@ def test_model_is_frozen_and_in_the_dtype_asked_for(checkpoints: dict[str, Path]
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_a_post_in_a_batch_is_read_as_it_is_alone(model_and_processor: tuple[Any, Any], images: list[Any], shown: str, side: str) -> None:
     model, processor = model_and_processor
+    if shown == "some" and model.config.model_type == "mllama":
+        pytest.skip("chats with an image and without have other inputs, and never share a pass")
     texts = [None] * len(TEXTS) if shown == "image" else TEXTS
     kept = {"pair": images, "image": images, "text": [None] * len(images), "some": [None, *images[1:]]}[shown]
     inputs = encode(processor, texts, kept, side)
@@ -102,7 +104,7 @@ def test_placeholders_and_offsets_tell_what_a_token_is_of(model_and_processor: t
     placed = inputs["input_ids"] == image_token_id(model, "here")
     assert 0 < placed.sum(1).min() <= placed.sum(1).max() <= 20
     for row, text in enumerate(TEXTS):
-        (shift,) = inputs["text_replacement_offsets"][row]
+        (shift,) = inputs["text_replacement_offsets"][row] if "text_replacement_offsets" in inputs else [{"replacement": "", "text": ""}]
         prompt = processor.apply_chat_template([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}], add_generation_prompt=True)
         start = prompt.index(text) + len(shift["replacement"]) - len(shift["text"])
         begin, end = inputs["offset_mapping"][row].T
@@ -191,12 +193,6 @@ def test_fewer_bits_need_a_gpu(checkpoints: dict[str, Path], monkeypatch: pytest
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="quantize"):
         load(checkpoints["llava"], settings(quantize="4bit"), where="here")
-
-
-def test_models_that_read_images_by_cross_attention_are_refused(tmp_path: Path) -> None:
-    MllamaConfig().save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="cross-attention"):
-        loaded(tmp_path)
 
 
 def test_templates_tell_a_fixed_day_and_do_not_think_aloud(checkpoints: dict[str, Path], tmp_path: Path) -> None:

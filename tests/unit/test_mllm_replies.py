@@ -84,9 +84,9 @@ def naive(model: Mllm, chat: Chat) -> str:
             break
         said.append(token)
         for name, value in inputs.items():
-            if value.shape == (1, chat.length + len(said) - 1):
-                more = token if name == "input_ids" else int(name == "attention_mask")
-                inputs[name] = torch.cat([value, torch.tensor([[more]], dtype=value.dtype)], 1)
+            if value.shape[:2] == (1, chat.length + len(said) - 1):
+                seen = torch.tensor([[token if name == "input_ids" else int(name == "attention_mask")]], dtype=value.dtype)
+                inputs[name] = torch.cat([value, value[:, -1:] if name == "cross_attention_mask" else seen], 1)
     return str(model.processor.tokenizer.decode(said, skip_special_tokens=True))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tests.unit.chat_templates import CHATML, GEMMA, GEMMA3, INTERN, LLAMA, LLAMA3, LLAVA, QWEN, QWEN_IMAGE, QWEN_VL, SMOL, SMOLVLM
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     Gemma3Config,
@@ -20,6 +21,8 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
+    MllamaConfig,
+    MllamaForConditionalGeneration,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -30,29 +33,6 @@ from transformers import (
 )
 
 HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_normalize": True, "do_rescale": True, "rescale_factor": 1 / 255, "resample": 3}
-CONTENT = "{% for part in message['content'] %}{% if part['type'] == 'image' %}IMAGE{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
-CHATML = (
-    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
-    "<|im_start|>{{ message['role'] }}\n" + CONTENT + "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-LLAVA = (
-    "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
-    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
-    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}{{ part['text'] + ' ' }}{% endfor %}"
-    "{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
-)
-SMOLVLM = (
-    "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}"
-    "{% if message['content'][0]['type'] == 'image' %}{{ ':' }}{% else %}{{ ': ' }}{% endif %}"
-    + CONTENT.replace("IMAGE", "<image>")
-    + "<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
-)
-GEMMA3 = (
-    "{{ bos_token }}{% for message in messages %}<start_of_turn>{{ 'model' if message['role'] == 'assistant' else message['role'] }}\n"
-    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<start_of_image>"
-    "{% elif part['type'] == 'text' %}{{ part['text'] | trim }}{% endif %}{% endfor %}"
-    "<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
-)
 
 
 @dataclass(frozen=True)
@@ -75,17 +55,9 @@ class Recipe:
     """Whether these lie in files of their own, as in checkpoints of transformers 4, rather than in processor_config.json."""
 
 
-QWEN = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "role": "<|im_start|>"}
-QWEN_VL = {**QWEN, "start": "<|vision_start|>", "end": "<|vision_end|>", "image": "<|image_pad|>", "video": "<|video_pad|>"}
-QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 QWEN_PIXELS = {**HALF, "image_processor_type": "Qwen2VLImageProcessorFast", "patch_size": 4, "temporal_patch_size": 2, "merge_size": 2}
 QWEN_PIXELS |= {"size": {"shortest_edge": 256, "longest_edge": 768}, "do_resize": True, "do_convert_rgb": True}
-SMOL = {"bos_token": "<|im_start|>", "eos_token": "<end_of_utterance>", "pad_token": "<|im_end|>", "image": "<image>"}
-SMOL |= {"fake": "<fake_token_around_image>", "global": "<global-img>", "row": "<row_1_col_1>"}
 SMOL_PIXELS = {**HALF, "size": {"longest_edge": 32}, "max_image_size": {"longest_edge": 32}, "do_image_splitting": False, "do_pad": True, "do_resize": True}
-GEMMA = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "turn": "<start_of_turn>", "end": "<end_of_turn>"}
-GEMMA |= {"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
-INTERN = {**QWEN, "start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>", "video_token": "<video>"}
 NAMED = {"bos_token", "eos_token", "pad_token", "unk_token"}
 
 
@@ -97,7 +69,7 @@ def language(ids: dict[str, int], **more: Any) -> dict[str, Any]:
     """Settings of a text tower of 300 tokens or a few less, with ids that are its tokenizer's."""
     size = -(-(256 + len(ids)) // 4) * 4
     tokens = {name: ids[name.replace("_id", "")] for name in ("eos_token_id", "pad_token_id")} | {"bos_token_id": ids.get("bos_token")}
-    return tower(vocab_size=size, num_key_value_heads=1, max_position_embeddings=512, **tokens, **more)
+    return tower(**{"vocab_size": size, "num_key_value_heads": 1, "max_position_embeddings": 512, **tokens, **more})
 
 
 def qwen2_5_vl(ids: dict[str, int]) -> dict[str, Any]:
@@ -144,6 +116,22 @@ def internvl(ids: dict[str, int]) -> dict[str, Any]:
     vision = tower(image_size=[32, 32], patch_size=[8, 8])
     more = {"image_token_id": ids["context_image_token"], "image_seq_length": 4}
     return {"text_config": language(ids, model_type="qwen2"), "vision_config": vision, **more}
+
+
+def mllama(ids: dict[str, int]) -> dict[str, Any]:
+    """The image token is beyond the vocabulary of what the model can say, as in the published checkpoints."""
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_global_layers": 1,
+        "attention_heads": 2,
+        "image_size": 64,
+        "patch_size": 32,
+    }
+    vision |= {"vision_output_dim": 64, "intermediate_layers_indices": [0], "max_num_tiles": 4}
+    text = language(ids, num_hidden_layers=3, cross_attention_layers=[1], rope_parameters={"rope_type": "default", "rope_theta": 5e5})
+    return {"text_config": text | {"vocab_size": ids["image"]}, "vision_config": vision, "image_token_index": ids["image"]}
 
 
 def square(kind: str, side: int, **more: Any) -> dict[str, Any]:
@@ -240,6 +228,17 @@ RECIPES = {
         square("GotOcr2ImageProcessor", 32, crop_to_patches=False, min_patches=1, max_patches=1),
         False,
     ),
+    "mllama": Recipe(
+        MllamaForConditionalGeneration,
+        lambda ids: MllamaConfig(**mllama(ids)),
+        "MllamaProcessor",
+        LLAMA,
+        LLAMA3,
+        True,
+        {},
+        square("MllamaImageProcessor", 64, max_image_tiles=4, do_pad=True),
+        True,
+    ),
 }
 KINDS = tuple(RECIPES)
 
@@ -271,10 +270,12 @@ def save_processor(folder: Path, recipe: Recipe) -> None:
 
 @torch.no_grad()
 def draw(model: Any) -> Any:
-    """Gives every matrix gain 1, so that texts and images matter to the states: some are born as zeros, and the others very small."""
-    for weight in model.parameters():
+    """Gives every matrix gain 1 and opens gates, so that texts and images matter to the states: some are born as zeros, and the others very small."""
+    for name, weight in model.named_parameters():
         if weight.ndim > 1:
             weight.normal_(std=weight[0].numel() ** -0.5)
+        elif weight.numel() == 1 and "gate" in name:
+            weight.fill_(1)
     return model
 
 

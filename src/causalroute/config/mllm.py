@@ -38,7 +38,7 @@ class Mllm:
     image_side: int = 448
     """longest side in pixels that an image is scaled down to before the model's own preprocessing: it decides the number of image tokens; 0: none"""
     tiles: bool = False
-    """cut large images into tiles, where the model's processor can leave it (InternVL, SmolVLM, Idefics3): several times the image tokens"""
+    """cut large images into tiles, where the model's processor can leave it (InternVL, SmolVLM, Idefics3, Llama 3.2 Vision): several times the image tokens"""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """arithmetic of the passes; bfloat16 is for GPUs"""
     quantize: Literal["none", "4bit", "8bit"] = "none"

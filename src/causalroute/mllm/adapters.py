@@ -23,6 +23,9 @@ from torch.utils.checkpoint import checkpoint
 
 from causalroute.errors import UserError
 
+OF_IMAGES = ("cross_attn.k_proj", "cross_attn.v_proj")
+"""Linear maps in the layers of a language model that read what the vision tower says, not its tokens (Llama 3.2 Vision): they stay as that tower does."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -159,9 +162,9 @@ def _language_model(network: Any) -> Any:
 
 
 def _targets(network: nn.Module, language: Any, wanted: tuple[str, ...]) -> list[str]:
-    """Full names of the linear maps of the language model's layers, and of no other part."""
+    """Full names of the linear maps of the language model's layers that read its tokens, and of no other part."""
     inside = {id(module) for module in language.layers.modules() if isinstance(module, nn.Linear)}
-    linear = [name for name, module in network.named_modules() if id(module) in inside]
+    linear = [name for name, module in network.named_modules() if id(module) in inside and not name.endswith(OF_IMAGES)]
     found = [name for name in linear if not wanted or name.rpartition(".")[2] in wanted]
     if missing := sorted(set(wanted) - {name.rpartition(".")[2] for name in found}):
         known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))

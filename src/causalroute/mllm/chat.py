@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from causalroute.config import Mllm, Prompt
 from causalroute.errors import UserError
@@ -30,6 +31,8 @@ LIMIT = 512
 """Tokens kept of a text."""
 TILES = ("crop_to_patches", "do_image_splitting")
 """What processors that cut images into tiles call it (InternVL; SmolVLM, Idefics3)."""
+CANVAS = "max_image_tiles"
+"""What a processor has that cuts whatever is larger than a tile, and cannot be told to leave it (Llama 3.2 Vision)."""
 TAIL = 4
 """Tokens at the end of a chat that must be those of the question, whatever the processor did before."""
 THIN = 100
@@ -44,7 +47,7 @@ class Chat:
     """One chat, ready for the model."""
 
     inputs: dict[str, Tensor]
-    """what the model takes, for one post; tensors of tokens are (1, L)"""
+    """what the model takes, for one post; tensors of tokens are (1, L), or (1, L, ...) where they say what each token attends to"""
     text: Tensor
     """(L,) bool: tokens of the post's text"""
     image: Tensor
@@ -59,7 +62,26 @@ class Chat:
 
     def shapes(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
         """Shapes of what does not grow with the text: chats with equal ones can share a pass."""
-        return tuple((name, tuple(value.shape)) for name, value in sorted(self.inputs.items()) if not of_tokens(value, self.length))
+        return tuple((name, tuple(value.shape[2 * of_tokens(value, self.length) :])) for name, value in sorted(self.inputs.items()))
+
+    def padded(self, name: str, left: int, right: int, token: int) -> Tensor:
+        """An input with places of padding before and behind its tokens, nothing of them shown to the model; as it is where it has no tokens."""
+        value = self.inputs[name]
+        if not of_tokens(value, self.length):
+            return value
+        return functional.pad(value, (*[0] * 2 * (value.dim() - 2), left, right), value=token if name == "input_ids" else 0)
+
+    def continued(self, ids: Sequence[int]) -> Chat:
+        """The chat with tokens of the reply behind it, which are to the model what its last token was (what that attends to, no part of the image)."""
+        new = torch.tensor([list(ids)])
+        inputs = {
+            name: torch.cat([value, new if name == "input_ids" else value[:, -1:].expand(-1, len(ids), *value.shape[2:])], 1)
+            if of_tokens(value, self.length)
+            else value
+            for name, value in self.inputs.items()
+        }
+        none = torch.zeros(len(ids), dtype=torch.bool)
+        return Chat(inputs, torch.cat([self.text, none]), torch.cat([self.image, none]), self.quotes)
 
 
 @dataclass(frozen=True)
@@ -73,8 +95,8 @@ class Shot:
 
 
 def of_tokens(value: Tensor, length: int) -> bool:
-    """Whether a tensor has one entry per token."""
-    return tuple(value.shape) == (1, length)
+    """Whether a tensor has one entry per token. (No image of a chat has as many tiles as the chat has tokens.)"""
+    return tuple(value.shape[:2]) == (1, length)
 
 
 class Renderer:
@@ -90,7 +112,7 @@ class Renderer:
 
     def __init__(self, processor: Any, prompt: Prompt, image_token: int, settings: Mllm, shots: Sequence[Shot] = ()) -> None:
         self.processor, self.tokenizer, self.prompt = processor, processor.tokenizer, prompt
-        self.image_token, self.side = image_token, settings.image_side
+        self.image_token, self.side = image_token, _longest_side(processor.image_processor, settings)
         self.tiles = {name: settings.tiles for name in TILES if hasattr(processor.image_processor, name)}
         self.control = (*control_strings(self.tokenizer), *role_marks(processor))
         self.shots = [(self._cut(harmless(shot.text, self.control)), scaled(shot.image, self.side), prompt.answers[shot.answer]) for shot in shots]
@@ -219,6 +241,14 @@ def scaled(image: Image.Image, side: int) -> Image.Image:
     target = min(longer, side or longer)
     width, height = (max(round(length * target / longer), -(-target // THIN)) for length in image.size)
     return image if (width, height) == image.size else image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def _longest_side(image_processor: Any, settings: Mllm) -> int:
+    """`image_side`, or less where an image would else be cut that is to stay whole; 0: none."""
+    if settings.tiles or not hasattr(image_processor, CANVAS):
+        return settings.image_side
+    tile = min(image_processor.size["height"], image_processor.size["width"])
+    return min(settings.image_side or tile, tile)
 
 
 def said(role: str, text: str) -> Turn:

@@ -70,9 +70,6 @@ def _config(folder: Path, place: str) -> Any:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise UserError(f"a model of type {config.model_type!r} does not read images and text in one chat", where=place, fix=CHOOSE)
-    if getattr(config.get_text_config(), "cross_attention_layers", None):
-        what = f"a model of type {config.model_type!r} reads images by cross-attention: they have no tokens in the chat, of which features are made"
-        raise UserError(what, where=place, fix=CHOOSE)
     return config
 
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from causalroute.config import Mllm as Settings
 from causalroute.io import canonical_json
-from causalroute.mllm.chat import BLANK, LIMIT, THIN, Chat, Renderer, Shot, of_tokens, require_plain
+from causalroute.mllm.chat import BLANK, LIMIT, THIN, Chat, Renderer, Shot, require_plain
 from causalroute.mllm.loading import image_token_id, load
 
 BUCKET = 16
@@ -97,13 +97,9 @@ class Mllm:
         """Chats of equal `shapes()` as one batch; L is a multiple of `BUCKET`, for the chats and for the `said` tokens of a reply behind them."""
         length = bucket(max(chat.length for chat in chats) - said) + bucket(said)
         first = chats[0]
-        inputs = {name: torch.cat([self._padded(name, chat, length) for chat in chats]) for name in first.inputs}
+        inputs = {name: torch.cat([chat.padded(name, 0, length - chat.length, self.pad) for chat in chats]) for name in first.inputs}
         places = (torch.stack([functional.pad(getattr(chat, side), (0, length - chat.length)) for chat in chats]) for side in ("text", "image"))
         return Batch(inputs, torch.tensor([chat.length - 1 for chat in chats]), *places)
-
-    def _padded(self, name: str, chat: Chat, length: int) -> Tensor:
-        value = chat.inputs[name]
-        return functional.pad(value, (0, length - chat.length), value=self.pad if name == "input_ids" else 0) if of_tokens(value, chat.length) else value
 
     def states(self, batch: Batch) -> Tensor:
         """Hidden states (B, L, D) of the chosen layer; gradients flow where parameters ask for them."""
@@ -154,7 +150,7 @@ class Mllm:
 
     def _continued(self, chats: Sequence[Chat], ids: Sequence[int]) -> Tensor:
         """Mean log-likelihood of one answer, fed behind every chat, (B,)."""
-        batch = self.collate([_longer(chat, ids[:-1]) for chat in chats], len(ids) - 1).to(self.device)
+        batch = self.collate([chat.continued(ids[:-1]) for chat in chats], len(ids) - 1).to(self.device)
         hidden = self.network.model(**self.typed(batch.inputs), use_cache=False).last_hidden_state
         places = batch.answer.to(hidden.device)[:, None] + torch.arange(1 - len(ids), 1, device=hidden.device)  # (B, tokens of the answer)
         log_p = self._scores(hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[-1]))).float().log_softmax(-1)
@@ -170,20 +166,6 @@ class Mllm:
 def bucket(length: int) -> int:
     """Rounded up to a multiple of `BUCKET`."""
     return -(-length // BUCKET) * BUCKET
-
-
-def _longer(chat: Chat, ids: Sequence[int]) -> Chat:
-    """The chat with tokens of the reply behind it."""
-    if not ids:
-        return chat
-    more = torch.tensor([list(ids)])
-    fill = {"input_ids": more, "attention_mask": torch.ones_like(more)}
-    inputs = {
-        name: torch.cat([value, fill.get(name, torch.zeros_like(more)).to(value.dtype)], 1) if of_tokens(value, chat.length) else value
-        for name, value in chat.inputs.items()
-    }
-    none = torch.zeros(len(ids), dtype=torch.bool)
-    return Chat(inputs, torch.cat([chat.text, none]), torch.cat([chat.image, none]), chat.quotes)
 
 
 def _mean(states: Tensor, places: Tensor) -> Tensor:

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
-from torch.nn import functional
 
-from causalroute.mllm.chat import Chat, of_tokens
+from causalroute.mllm.chat import Chat
 from causalroute.mllm.model import Mllm
 
 UNPARSED, UNASKED = -1, -2
@@ -49,14 +47,11 @@ class Speaker:
     def __call__(self, chats: Sequence[Chat]) -> list[str]:
         """The reply to each of B chats of equal `shapes()`; these are padded on the left, where every architecture of transformers expects it."""
         length = max(chat.length for chat in chats)
-        inputs = {name: torch.cat([self._padded(name, chat, length) for chat in chats]).to(self.model.device) for name in chats[0].inputs}
+        inputs = {
+            name: torch.cat([chat.padded(name, length - chat.length, 0, self.model.pad) for chat in chats]).to(self.model.device) for name in chats[0].inputs
+        }
         made: torch.Tensor = self.model.network.generate(**self.model.typed(inputs))
         return list(self.model.processor.tokenizer.batch_decode(made[:, length:], skip_special_tokens=True))
-
-    def _padded(self, name: str, chat: Chat, length: int) -> Any:
-        value = chat.inputs[name]
-        fill = self.model.pad if name == "input_ids" else 0
-        return functional.pad(value, (length - chat.length, 0), value=fill) if of_tokens(value, chat.length) else value
 
     def classes(self, chats: Sequence[Chat]) -> torch.Tensor:
         """(B,) int8: number of the class that each reply to the first prompt names, in the order of `Mllm.classes`, or UNPARSED."""
