@@ -36,7 +36,7 @@ def sources() -> tuple[Views, Tensor]:
     sides = [[a, c, style, zero], [b, zero, style, zero], [zero, c, style, zero], [zero, zero, style, zero], [a, -c, style, zero], [b, zero, style, zero]]
     t, v, t_s, v_s, t_swap, v_swap = (torch.stack(side, 1) + extra for side, extra in zip(sides, noise, strict=True))
     flags = torch.ones(N, dtype=torch.bool)
-    return Views(t, v, t_s, v_s, t_swap, v_swap, y.long(), flags, flags), is_core > 0
+    return Views(t, v, t_s, v_s, t_swap[:, None], v_swap[:, None], y.long(), flags, flags), is_core > 0
 
 
 @pytest.fixture(scope="module")

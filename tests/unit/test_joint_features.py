@@ -211,7 +211,7 @@ def test_files_round_trip_standardised_with_the_factual_train_posts(folder: Path
     assert {name for name in posts.views if name.startswith("k")} == set(NAME_OF.values())
     mean, std = factual["k"][:200].float().mean(0), factual["k"][:200].float().std(0, correction=0)
     torch.testing.assert_close((standard.k_mean, standard.k_std), (mean, std))
-    torch.testing.assert_close(posts.views["k"], (factual["k"][:260].float() - mean) / std)
+    torch.testing.assert_close(posts.views["k"][:], (factual["k"][:260].float() - mean) / std)
     place = {row: at for at, row in enumerate(edited["rows"].tolist())}
     for name, stored in {
         "k_s": edited["k_s"],
@@ -222,7 +222,7 @@ def test_files_round_trip_standardised_with_the_factual_train_posts(folder: Path
         assert posts.views[name].shape == (260, *stored.shape[1:])
         torch.testing.assert_close(posts.views[name][207], (stored[place[207]].float() - mean) / std)
     again, _ = load_posts(files, ["valid"], simulated.CLASSES, roles=ROLES, views=ALL_VIEWS, standard=Standard(**standard.tensors()))
-    assert torch.equal(again.views["k_swap_t"], posts.views["k_swap_t"][200:])
+    assert torch.equal(again.views["k_swap_t"][:], posts.views["k_swap_t"][200:])
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_each_swap_method_withstands_its_own_swaps(posts):
 def test_swaps_that_failed_contribute_nothing(posts):
     data = dataclasses.replace(posts["biased"], image_ok=torch.zeros_like(posts["biased"].image_ok))
     views = dict(data.views)
-    views["v_swap"] = torch.full_like(views["v_swap"], 1e4)
+    views["v_swap"] = torch.full(views["v_swap"].shape, 1e4)
     poisoned = dataclasses.replace(data, views=views)
     for name, settings in (("double_swap", {}), ("causal_moe", {"context_steps": 20})):
         a, b = (trained(name, each, settings, epochs=2)[0].state_dict() for each in (data, poisoned))

@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 
 from causalroute.config import Backbone
 from causalroute.model.losses import cross_entropy
+from causalroute.model.view import View
 from causalroute.pairs import NAME_OF, NOTHING, score_name
 
 
@@ -60,7 +61,7 @@ class Raw:
 
 @dataclass(frozen=True)
 class Posts:
-    """Items in memory: standardised features and what is known about each item."""
+    """What is known about each item, and its standardised features."""
 
     ids: list[str]
     splits: list[str]
@@ -68,9 +69,8 @@ class Posts:
     labels: Tensor
     """(N,) int64; -1 where unknown"""
     classes: int
-    views: Mapping[str, Tensor]
-    """t, v (N, D) float32; with an editor also t_s, t_c, v_s, v_c (N, D) and t_swap, v_swap (N, K, D);
-    with a held-out editor t_held_swap, v_held_swap (N, K, D), which only evaluation asks for;
+    views: Mapping[str, View]
+    """t, v (N, D) float32; with an editor also t_s, t_c, v_s, v_c (N, D) and t_swap, v_swap (N, K, D); with a held-out editor t_held_swap, v_held_swap;
     with a backbone that reads pairs also k and the other joint features of `causalroute.pairs`, (N, Dk) and one axis K for each swapped side"""
     text_ok: Tensor
     """(N,) bool: the text swap can be used"""

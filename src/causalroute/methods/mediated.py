@@ -49,11 +49,10 @@ class Mediated(Method):
 
     def prepare(self, posts: Posts, generator: Generator) -> None:
         """Fits the heads; the evidence on train posts comes from heads that have not seen them."""
-        views = {name: posts.views[name] for name in ("t", "v", "t_s", "v_s")}
-        swaps = {name: posts.views[name][:, 0] for name in ("t_swap", "v_swap")}
-        joint = (posts.views["k"], posts.views["k_swap_t"][:, 0], posts.views["k_swap_v"][:, 0]) if self.shape.joint_dim else (None, None, None)
-        seen = Views(**views, **swaps, y=posts.labels, text_ok=posts.text_ok, image_ok=posts.image_ok, joint=joint)
-        self.found = self._looked_at(self.evidence.learn(seen, posts.train, generator))
+        seen = {name: posts.views[name] for name in ("t", "v", "t_s", "v_s", "t_swap", "v_swap")}
+        joint = tuple(posts.views[name] for name in ("k", "k_swap_t", "k_swap_v")) if self.shape.joint_dim else None
+        views = Views(**seen, y=posts.labels, text_ok=posts.text_ok, image_ok=posts.image_ok, joint=joint)
+        self.found = self._looked_at(self.evidence.learn(views, posts.train, generator))
 
     def _looked_at(self, found: Found) -> Found:
         """What of the evidence a subclass looks at."""

@@ -16,6 +16,7 @@ from causalroute.config import section
 from causalroute.methods.base import Inputs, Method, Posts, Shape
 from causalroute.model.layers import Predictor
 from causalroute.model.losses import cross_entropy, ramp, swap_weights, weighted_mean
+from causalroute.model.view import View
 
 
 @section
@@ -42,7 +43,7 @@ def own_and_swapped(posts: Posts, rows: Tensor, generator: Generator) -> tuple[T
     return sides[0], sides[1], _joint(posts.views, rows, *picks) if "k" in posts.views else None
 
 
-def _joint(views: Mapping[str, Tensor], rows: Tensor, text: Tensor, image: Tensor) -> Tensor:
+def _joint(views: Mapping[str, View], rows: Tensor, text: Tensor, image: Tensor) -> Tensor:
     """Of the swaps number `text` and `image`, both (B,): (2, 2, B, Dk)."""
     pairs = [views["k"][rows], views["k_swap_v"][rows, image], views["k_swap_t"][rows, text], views["k_swap_tv"][rows, text, image]]
     return torch.stack(pairs).unflatten(0, (2, 2))

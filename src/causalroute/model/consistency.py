@@ -23,10 +23,11 @@ from torch.nn import functional
 
 from causalroute.model.layers import Predictor
 from causalroute.model.optimizer import AdamW, cosine
+from causalroute.model.view import View
 
 FOLDS, EPOCHS, STEPS, ROWS, LR, DECAY, DROPOUT = 4, 80, 800, 256, 2e-3, 1e-1, 0.1
 """Folds, passes over the posts but at most so many steps, posts per step, peak learning rate, weight decay and dropout of the reference model."""
-Joint = tuple[Tensor | None, Tensor | None, Tensor | None]
+Joint = tuple[View, View, View]
 
 
 def inverse_probability(log_prior: Tensor, direct: Tensor, y: Tensor, clip: float) -> Tensor:
@@ -36,7 +37,7 @@ def inverse_probability(log_prior: Tensor, direct: Tensor, y: Tensor, clip: floa
 
 
 def reference_answers(
-    t: Tensor, v: Tensor, y: Tensor, direct: Tensor, swaps: tuple[Tensor, Tensor], hidden: int, generator: Generator, joint: Joint = (None, None, None)
+    t: View, v: View, y: Tensor, direct: Tensor, swaps: tuple[View, View], hidden: int, generator: Generator, joint: Joint | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Whether f is right about each post, about its text swap and about its visual swap: (N,) bool each, by the fold that has not seen the post.
 
@@ -50,24 +51,25 @@ def reference_answers(
         generator: folds, first weights and batches.
         joint: (N, Dk) joint features of the posts, of their text swaps and of their visual swaps, where the backbone has any.
     """
-    pairs = ((t, v, joint[0]), (swaps[0], v, joint[1]), (t, swaps[1], joint[2]))
+    k, k_t, k_v = joint or (None, None, None)
+    pairs = ((t, v, k), (swaps[0], v, k_t), (t, swaps[1], k_v))
     fold = torch.randperm(len(y), generator=generator) % FOLDS
     right = torch.zeros(3, len(y), dtype=torch.bool)
     for held in range(FOLDS):
-        f = _reference(t, v, y, direct, torch.nonzero(fold != held)[:, 0], hidden, generator, joint[0])
+        f = _reference(t, v, y, direct, torch.nonzero(fold != held)[:, 0], hidden, generator, k)
         rows = torch.nonzero(fold == held)[:, 0]
         with torch.no_grad():
-            answers = [f(a[rows], b[rows], k=_some(k, rows)) for a, b, k in pairs]
+            answers = [f(a[rows], b[rows], k=_some(c, rows)) for a, b, c in pairs]
         for kind, scores in enumerate(answers):
             right[kind, rows] = scores.argmax(1) == y[rows]
     return right[0], right[1], right[2]
 
 
-def _some(k: Tensor | None, rows: Tensor) -> Tensor | None:
+def _some(k: View | None, rows: Tensor) -> Tensor | None:
     return None if k is None else k[rows]
 
 
-def _reference(t: Tensor, v: Tensor, y: Tensor, direct: Tensor, rows: Tensor, hidden: int, generator: Generator, k: Tensor | None = None) -> Predictor:
+def _reference(t: View, v: View, y: Tensor, direct: Tensor, rows: Tensor, hidden: int, generator: Generator, k: View | None = None) -> Predictor:
     f = Predictor(t.shape[1], v.shape[1], direct.shape[1], hidden, DROPOUT, generator, 0 if k is None else k.shape[1])
     optimizer = AdamW(f.parameters(), DECAY)
     steps = min(STEPS, -(-EPOCHS * len(rows) // ROWS))

@@ -40,7 +40,7 @@ class Heads(nn.Module):
 
     def scores(self, x: Tensor) -> Tensor:
         """(N, D) -> (N, F, C)."""
-        x = (x - self.mean) / self.std
+        x = (x - self.mean).div_(self.std)
         h = functional.relu((x @ self.inner.flatten(1)).view(x.shape[0], *self.inner_bias.shape) + self.inner_bias)
         return torch.einsum("nfh,fhc->nfc", h, self.outer) + self.outer_bias
 

@@ -1,7 +1,8 @@
 """Reads the manifest, the cached features and the accepted flags into tensors.
 
 Features are standardised with the mean and standard deviation of the factual train features of each side; the same numbers serve all views of the side
-and are stored with the weights. Joint features (`causalroute.pairs`), where the backbone has any, are a third side, read wherever both views of a pair are.
+and are stored with the weights. They stay in their files, mapped into memory, and a batch is standardised when it is read. Joint features
+(`causalroute.pairs`), where the backbone has any, are a third side, read wherever both views of a pair are.
 
 Letters: N items wanted, D width, K swaps per item.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,9 @@ from causalroute.config import Dataset
 from causalroute.errors import UserError
 from causalroute.io import ids_digest, read_json
 from causalroute.methods.base import Posts
+from causalroute.model.view import View
 from causalroute.pairs import EDITED_PAIRS, HELD_PAIRS, NAME_OF, NOTHING, score_name
-from causalroute.training.reading import FeatureFile
+from causalroute.training.reading import FeatureFile, Standardised
 
 log = logging.getLogger(__name__)
 CONTEXT, CORE, SWAPS = ("t_s", "v_s"), ("t_c", "v_c"), ("t_swap", "v_swap")
@@ -36,6 +39,8 @@ HELD_JOINT = {name: NAME_OF[HELD.get(text, text), HELD.get(image, image)] for na
 """The same of their joint features."""
 NO_POST = score_name(NOTHING)
 FACTUAL_SCORES = (*map(score_name, ("k", "t", "v")), NO_POST)
+COLUMNS = 64
+"""Features whose mean is taken at a time: a column's sum is the same in company or alone, as long as there are several."""
 SOURCE = "group:source"
 """Column of planted data of several sources."""
 
@@ -54,7 +59,11 @@ class Standard:
     def apply(self, name: str, x: Tensor) -> Tensor:
         """A view (..., D), named t*, v* or k*, as standardised float32."""
         tensors = self.tensors()
-        return x.float().sub_(tensors[f"{name[0]}_mean"]).div_(tensors[f"{name[0]}_std"])
+        return x.float().sub(tensors[f"{name[0]}_mean"]).div_(tensors[f"{name[0]}_std"])
+
+    def view(self, name: str, file: FeatureFile, stored: str = "") -> Standardised:
+        """The view `name` of a file, in which it may have another name."""
+        return Standardised(file.whole(stored or name), file.place, partial(self.apply, name))
 
     def tensors(self) -> dict[str, Tensor]:
         """By field name, as far as they are there."""
@@ -132,30 +141,30 @@ def load_posts(
     _require_splits(frame, splits, files.manifest)
     rows = torch.from_numpy(frame["row"].to_numpy().copy()).long()
     factual = FeatureFile(files.factual, rows, total, digest)
-    raw = _factual(factual)
     if standard is None:
-        standard = _standard(raw, torch.from_numpy((frame["split"] == roles["train"]).to_numpy().copy()))
-    joint = "k" in raw
+        standard = _standard(factual, torch.from_numpy((frame["split"] == roles["train"]).to_numpy().copy()))
+    joint = "k" in factual.names
     _require_same_joint(files.factual, joint, standard)
-    tensors = {name: standard.apply(name, raw.pop(name)) for name in list(raw)}
+    seen: dict[str, View] = {name: standard.view(name, factual) for name in ("t", "v", "k") if name in factual.names}
+    seen.setdefault("v", torch.zeros(len(rows), 0))
     scores = _scores(factual, {name: name for name in FACTUAL_SCORES}, classes)
     text_ok = image_ok = torch.zeros(len(rows), dtype=torch.bool)
     if files.views is not None and files.counterfactuals is not None and files.gate is not None:
         edited = FeatureFile(files.views, rows, total, digest)
         wanted = (*views, *(_pairs_of(views) if joint else ()))
-        tensors |= {name: standard.apply(name, edited[name]) for name in wanted}
+        seen |= {name: standard.view(name, edited) for name in wanted}
         scores |= _scores(edited, {score_name(name): score_name(name) for name in (*views, *_pairs_of(views))}, classes)
         text_ok, image_ok = _accepted(files.counterfactuals, files.gate, frame["id"])
     if files.held is not None:
         held, stored = FeatureFile(files.held, rows, total, digest), HELD | HELD_JOINT
-        tensors |= {name: standard.apply(name, held[stored[name]]) for name in (stored if joint else HELD)}
+        seen |= {name: standard.view(name, held, stored[name]) for name in (stored if joint else HELD)}
         scores |= _scores(held, {score_name(name): score_name(own) for name, own in stored.items()}, classes)
     labels = torch.from_numpy(frame["label"].cast(pl.Int64).fill_null(-1).to_numpy().copy())
     if int(labels.max()) >= len(classes):
         raise UserError(f"label {int(labels.max())} has no name in classes {list(classes)}", where=str(files.manifest), fix="run prepare again")
     listed = (frame["id"].to_list(), frame["split"].to_list(), frame["text"].to_list())
     sources = frame[SOURCE].to_list() if SOURCE in frame.columns else None
-    posts = Posts(*listed, labels, len(classes), tensors, text_ok, image_ok, dict(roles), sources, scores, factual.replies(classes))
+    posts = Posts(*listed, labels, len(classes), seen, text_ok, image_ok, dict(roles), sources, scores, factual.replies(classes))
     return posts, standard
 
 
@@ -190,26 +199,27 @@ def _pairs_of(views: Sequence[str]) -> list[str]:
     return [name for name, pair in EDITED_PAIRS.items() if there.issuperset(pair)]
 
 
-def _factual(file: FeatureFile) -> dict[str, Tensor]:
-    raw = {name: file[name] for name in ("t", "v", "k") if name in file.names}
-    raw.setdefault("v", raw["t"].new_zeros(len(raw["t"]), 0))
-    return raw
-
-
 def _scores(file: FeatureFile, names: Mapping[str, str], classes: Sequence[str]) -> dict[str, Tensor]:
     """Log-likelihoods of answers, name here -> name in the file, as far as they are there; those of no post at all have one row for everybody."""
     return {name: file.scores(own, classes, everybody=name == NO_POST) for name, own in names.items() if own in file.names}
 
 
-def _standard(raw: Mapping[str, Tensor], train: Tensor) -> Standard:
-    found = []
-    for side in ("t", "v", "k") if "k" in raw else ("t", "v"):
-        x = raw[side][train].float()
-        mean = x.mean(0)
-        std = (x - mean).square().mean(0).sqrt()
-        # A feature that never varies is only centred.
-        found += [mean, torch.where(std > 1e-6, std, torch.ones_like(std))]
+def _standard(file: FeatureFile, train: Tensor) -> Standard:
+    found, place = [], file.place[train]
+    for side in ("t", "v", "k") if "k" in file.names else ("t", "v"):
+        stored = file.whole(side) if side in file.names else torch.zeros(len(file.place), 0)
+        columns = [_moments(part[place]) for part in stored.split(COLUMNS, 1)]
+        found += [torch.cat(numbers) for numbers in zip(*columns, strict=True)]
     return Standard(*found)
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the columns of (N, D)."""
+    x = x.float()
+    mean = x.mean(0)
+    std = (x - mean).square().mean(0).sqrt()
+    # A feature that never varies is only centred.
+    return mean, torch.where(std > 1e-6, std, torch.ones_like(std))
 
 
 def _accepted(path: Path, gate: Path, ids: pl.Series) -> tuple[Tensor, Tensor]:

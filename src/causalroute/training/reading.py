@@ -1,16 +1,47 @@
-"""One feature file, looked at for some of a data set's items."""
+"""One feature file, looked at for some of a data set's items.
+
+The file stays where it is: what is read of it is mapped into memory, and of a tensor those rows alone are made that are asked for.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
 from causalroute.errors import UserError
+
+
+class Standardised:
+    """A view of N posts as methods see it: standardised float32, indexed like a tensor whose first index is of posts.
+
+    Args:
+        stored: (M, ..., D) as the file has it.
+        place: (N,) rows of `stored`.
+        standardise: what to do with the rows picked.
+    """
+
+    def __init__(self, stored: Tensor, place: Tensor, standardise: Callable[[Tensor], Tensor]) -> None:
+        self.stored, self.place, self.standardise = stored, place, standardise
+
+    @property
+    def shape(self) -> torch.Size:
+        """(N, ..., D)."""
+        return torch.Size((len(self.place), *self.stored.shape[1:]))
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.place)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """The posts `index`, or `index[0]` with an index of every further axis behind it: a tensor of its own."""
+        posts, *further = index if isinstance(index, tuple) else (index,)
+        return self.standardise(self.stored[(self.place[posts], *further)])
 
 
 class FeatureFile:
