@@ -21,6 +21,7 @@ from causalroute.mllm.model import BUCKET, Mllm
 PROMPTS = (
     Prompt(question="Is it sarcastic?", answers={"literal": "no", "sarcastic": "yes"}),
     Prompt(question="Meant so?", answers={"literal": "A", "sarcastic": "B"}, text="<<{text}>>"),
+    Prompt(question="Is it?", answers={"literal": "n", "sarcastic": "yes"}),
 )
 RED, BLUE = Image.new("RGB", (60, 40), (200, 30, 30)), Image.new("RGB", (60, 40), (0, 30, 200))
 
@@ -122,7 +123,7 @@ def naive(model: Mllm, text: str, image: Image.Image | None, prompt: int) -> lis
     return found
 
 
-@pytest.mark.parametrize("prompt", [0, 1], ids=["several tokens", "one token"])
+@pytest.mark.parametrize("prompt", [0, 1, 2], ids=["several tokens", "one token", "one or several"])
 def test_log_likelihoods_equal_naive_ones_whatever_the_batch(model: Mllm, prompt: int) -> None:
     posts = [("so much fun", RED), ("I love my happy monday", BLUE), ("a", RED)]
     chats = [model.chat(text, image, prompt) for text, image in posts]

@@ -73,7 +73,7 @@ class Chat:
 
     def continued(self, ids: Sequence[int]) -> Chat:
         """The chat with tokens of the reply behind it, which are to the model what its last token was (what that attends to, no part of the image)."""
-        new = torch.tensor([list(ids)])
+        new = torch.tensor([list(ids)], dtype=torch.int64)
         inputs = {
             name: torch.cat([value, new if name == "input_ids" else value[:, -1:].expand(-1, len(ids), *value.shape[2:])], 1)
             if of_tokens(value, self.length)
