@@ -41,7 +41,7 @@ def test_chunks_cover_every_seed_once_and_a_new_seed_changes_no_full_chunk(seeds
 
 
 @pytest.mark.parametrize("stage", plan.SECTIONS)
-@pytest.mark.parametrize("name", ["planted", "planted_sentiment", "mvsa", "mmsd", "mvsa_injected", "mmsd_injected"])
+@pytest.mark.parametrize("name", ["planted", "planted_sentiment", "mvsa", "mmsd", "mmsd2", "mvsa_injected", "mmsd_injected"])
 def test_what_a_stage_receives_parses(config: Config, stage: str, name: str) -> None:
     found = sections(config, stage, name)
     assert list(found) == sorted(set(plan.SECTIONS[stage]) - {"searched"} - ({"backbone"} if "method" in plan.SECTIONS[stage] else set()))
