@@ -21,7 +21,8 @@ from PIL import Image
 from causalroute.config import Backbone as Settings
 from causalroute.counterfactual.views import ImageInput, TextInput
 from causalroute.features.backbone import Backbone, load_backbone
-from causalroute.features.encode import Input, encode_views
+from causalroute.features.encode import encode_views
+from causalroute.features.inputs import Input
 from causalroute.features.store import Store
 from causalroute.io import sha256_file
 from causalroute.rng import generator

@@ -29,7 +29,7 @@ from causalroute.counterfactual.posts import posts_of
 from causalroute.counterfactual.text import edit_texts
 from causalroute.features.backbone import load_backbone
 from causalroute.features.build import write_edited
-from causalroute.features.encode import Encoding
+from causalroute.features.encoding import Encoding
 from causalroute.features.store import Store
 
 DATASET, NAME = "planted", "planted_clip"

@@ -32,7 +32,8 @@ from causalroute.counterfactual.sources import Sources
 from causalroute.counterfactual.views import view_inputs
 from causalroute.features.backbone import load_backbone
 from causalroute.features.build import windows_of
-from causalroute.features.encode import Encoding, encode
+from causalroute.features.encode import encode
+from causalroute.features.encoding import Encoding
 from causalroute.features.pooled import Patches, patch_views
 from causalroute.features.store import Store
 from causalroute.io import ids_digest, write_tensors

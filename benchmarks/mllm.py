@@ -33,9 +33,11 @@ from torch import Tensor
 from causalroute.config import Backbone, Prompt
 from causalroute.config import Mllm as Settings
 from causalroute.counterfactual.paired import PairInput
-from causalroute.features.backbone import library_versions
-from causalroute.features.chats import ChatBackbone, sides
-from causalroute.features.encode import Encoding, Input, encode
+from causalroute.features.chats import ChatBackbone
+from causalroute.features.encode import encode
+from causalroute.features.encoding import Encoding
+from causalroute.features.folders import library_versions
+from causalroute.features.inputs import Input, sides
 from causalroute.features.store import Store
 
 PROMPT = Prompt(question="Is this post sarcastic? Answer yes or no.", answers={"literal": "no", "sarcastic": "yes"})

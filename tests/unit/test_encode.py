@@ -18,10 +18,13 @@ from tests.unit import tiny_models as tiny
 from causalroute.config import Backbone as Settings
 from causalroute.counterfactual.views import TextInput
 from causalroute.errors import UserError
-from causalroute.features import encode as module
+from causalroute.features import tower_passes as module
 from causalroute.features.backbone import Backbone, load_backbone
-from causalroute.features.encode import Encoding, Input, encode, encode_views, ordered_map
+from causalroute.features.encode import encode, encode_views
+from causalroute.features.encoding import Encoding
+from causalroute.features.inputs import Input
 from causalroute.features.store import Store
+from causalroute.features.threads import ordered_map
 
 
 @pytest.fixture(scope="module")

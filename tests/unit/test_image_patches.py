@@ -19,7 +19,7 @@ from causalroute import layout
 from causalroute.counterfactual.pixels import inner, pack_mask
 from causalroute.errors import UserError
 from causalroute.features.build import windows_of
-from causalroute.features.encode import Encoding
+from causalroute.features.encoding import Encoding
 from causalroute.features.pooled import FREE, INSIDE, Patches, Pool, context_patches, core_patches, patch_views, shares
 from causalroute.features.store import Store
 from causalroute.io import ids_digest, read_tensors, write_tensors

@@ -19,9 +19,10 @@ from causalroute.config import Mllm, Prompt
 from causalroute.counterfactual.paired import PairInput, pair_inputs
 from causalroute.counterfactual.views import EDITED, FACTUAL, TextInput, view_inputs
 from causalroute.errors import UserError
-from causalroute.features import chats
+from causalroute.features import chat_passes
 from causalroute.features.backbone import load_backbone
-from causalroute.features.encode import Encoding, encode
+from causalroute.features.encode import encode
+from causalroute.features.encoding import Encoding
 from causalroute.features.store import Store
 from causalroute.io import read_tensors
 from causalroute.stages import features as stage
@@ -141,7 +142,7 @@ def test_batch_size_changes_nothing_but_rounding(tmp_path: Path, folder: Path) -
 
 
 def test_a_killed_run_goes_on_behind_its_last_shard(tmp_path: Path, llava: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chats, "SHARD", 4)
+    monkeypatch.setattr(chat_passes, "SHARD", 4)
     wanted, first = inputs(tmp_path / "photos"), job(llava, tmp_path / "photos", tmp_path / "a")
     forward, calls = first.backbone.forward, []  # type: ignore[attr-defined]
 

@@ -84,18 +84,3 @@ def load_backbone(config: Settings, name: str) -> Any:
     from causalroute.features.encoder_pair import EncoderPair
 
     return EncoderPair(config, name)
-
-
-def library_versions() -> list[str]:
-    """Versions of the libraries whose arithmetic the features depend on."""
-    import PIL
-    import torch
-    import transformers
-
-    return [f"torch {torch.__version__}", f"transformers {transformers.__version__}", f"pillow {PIL.__version__}"]
-
-
-def masked_mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean of (B, T, D) over the tokens of each text: (B, D)."""
-    weights = mask.unsqueeze(-1).to(hidden.dtype)  # (B, T, 1)
-    return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)

@@ -27,8 +27,10 @@ from causalroute.counterfactual.paired import pair_inputs
 from causalroute.counterfactual.views import EDITED, FACTUAL, TextInput, edited_rows, view_inputs, visual_side
 from causalroute.data.images import image_size
 from causalroute.errors import UserError
-from causalroute.features.encode import Encoding, Input, encode
+from causalroute.features.encode import encode
+from causalroute.features.encoding import Encoding
 from causalroute.features.examples import examples
+from causalroute.features.inputs import Input
 from causalroute.features.pooled import Patches, patch_views
 from causalroute.features.window import Window, crop_window
 from causalroute.io import canonical_json, ids_digest, read_tensors, write_tensors

@@ -7,18 +7,15 @@
 Answers are scored, and replies written, behind the chat with the posts of `examples` before it where there are any; features are those of the chat without
 them, so that what a method trains on has seen no label.
 
-Chats are prepared one by one and gathered by the shapes of their tensors. On a CPU a pass has one chat, which costs nothing there, so that a row depends on
-itself alone to the last bit; on a GPU a pass has up to `batch_size` of them, and its company may change the last bit. Where memory does not suffice for a
-batch, its halves are tried.
+Where memory does not suffice for a batch of chats, its halves are tried. `chat_passes` brings the chats of many inputs through it.
 
-Letters: D width of the model, V prompts, C classes.
+Letters: D width of the model, C classes.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,21 +28,15 @@ from causalroute.config import Backbone as Settings
 from causalroute.config import Mllm as MllmSettings
 from causalroute.counterfactual.views import MASK
 from causalroute.errors import UserError
-from causalroute.features.backbone import library_versions
-from causalroute.features.encode import Encoding, Input, one_thread, ordered_map
 from causalroute.features.examples import Example
-from causalroute.features.folders import MORE, find_folder, fingerprint
-from causalroute.features.progress import Progress
+from causalroute.features.folders import MORE, find_folder, fingerprint, library_versions
+from causalroute.features.inputs import Input, sides
 from causalroute.io import canonical_json, sha256_bytes
 from causalroute.mllm.chat import BLANK, LIMIT, Chat, Shot
 from causalroute.mllm.model import Mllm, bucket
-from causalroute.mllm.replies import UNASKED, Speaker
+from causalroute.mllm.replies import Speaker
 
 VERSION = "mllm 1: text [answer, text], image [answer, image], pair [answer, text]"
-SHARD = 64
-"""Inputs per shard: what a killed run loses at most."""
-WAITING = 16
-"""Batches' worth of prepared images held in memory until a batch of chats of their shape is full."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +55,6 @@ class Ask:
 
 
 Group = tuple[Any, ...]
-Results = Mapping[Ask, dict[str, Tensor]]
 
 
 class ChatBackbone:
@@ -133,7 +123,7 @@ class ChatBackbone:
         for members in groups.values():
             for first in range(0, len(members), self.batch_size):
                 rows, chats = zip(*members[first : first + self.batch_size], strict=True)
-                found |= dict(zip(rows, _finite(self.forward(chats, Ask(0, feature=True)))["pooled"], strict=True))
+                found |= dict(zip(rows, finite(self.forward(chats, Ask(0, feature=True)))["pooled"], strict=True))
         return torch.stack([found[row] for row in range(len(posts))])
 
     def forward(self, chats: Sequence[Chat], ask: Ask) -> dict[str, Tensor]:
@@ -163,88 +153,13 @@ class ChatBackbone:
         return found
 
 
-def sides(item: Any) -> tuple[Any, Any]:
-    """(text, image) of an input, None for a side that it has not."""
-    if hasattr(item, "pair"):
-        return item.pair
-    return (item, None) if hasattr(item, "text") else (None, item)
+def finite(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors themselves.
 
-
-def run(job: Encoding, todo: dict[bytes, Input]) -> None:
-    """Encodes the inputs and stores them shard by shard."""
-    backbone: Any = job.backbone
-    progress = Progress(len(todo), "features")
-    ready: dict[bytes, dict[str, Tensor]] = {}
-    parts: dict[bytes, dict[Ask, dict[str, Tensor]]] = {}
-    for digest, ask, tensors in _results(job, backbone, todo):
-        rows = parts.setdefault(digest, {})
-        rows[ask] = tensors
-        if len(rows) == len(backbone.asks(todo[digest])):
-            ready[digest] = _joined(parts.pop(digest), backbone.speaker is not None)
-            progress.update(1)
-        if len(ready) >= SHARD:
-            _store(job, ready)
-            ready = {}
-    if ready:
-        _store(job, ready)
-    progress.close()
-
-
-def _joined(rows: Results, replies: bool) -> dict[str, Tensor]:
-    """The parts of one input: `pooled` of the first prompt, `scores` (V, C) of all; `replies` () of the first, UNASKED in inputs without one."""
-    found = {name: value for row in rows.values() for name, value in row.items() if name != "scores"}
-    scores = [rows[ask]["scores"] for ask in sorted(rows, key=lambda ask: ask.prompt) if ask.score]
-    if replies:
-        found.setdefault("replies", torch.tensor(UNASKED, dtype=torch.int8))
-    return found | ({"scores": torch.stack(scores)} if scores else {})
-
-
-def _store(job: Encoding, ready: dict[bytes, dict[str, Tensor]]) -> None:
-    rows = list(ready.values())
-    job.store.add(list(ready), _finite({name: torch.stack([row[name] for row in rows]) for name in rows[0]}))
-
-
-def _finite(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    Raises:
+        UserError: one of them has a number that is not finite.
+    """
     if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
         fix = "choose another layer, or dtype float32: this one overflows 65504"
         raise UserError("features are not finite in half precision", where="params.yaml: backbones", fix=fix)
     return tensors
-
-
-def _results(job: Encoding, backbone: ChatBackbone, todo: dict[bytes, Input]) -> Iterator[tuple[bytes, Ask, dict[str, Tensor]]]:
-    """(input, what was asked, what is kept of it); chats are prepared and passes run in two pools, a bounded number ahead."""
-    # Some architectures keep what the next token of a reply needs in the model itself, where another pass would overwrite it.
-    workers = 1 if backbone.model.device.type == "cuda" or backbone.speaker is not None else job.threads
-    window = job.threads + 1
-    with ThreadPoolExecutor(job.threads, initializer=one_thread) as loaders, ThreadPoolExecutor(workers, initializer=one_thread) as passes:
-        made = ordered_map(loaders, lambda pair: (pair[0], backbone.chats(pair[1], job.root)), _in_order(todo), window * backbone.batch_size)
-        batches = _batches(made, backbone.batch_size, WAITING * backbone.batch_size // (1 + len(backbone.examples)))
-        for names, ask, rows in ordered_map(passes, lambda batch: _pass(backbone, *batch), batches, workers):
-            for place, name in enumerate(names):
-                yield name, ask, {key: value[place] for key, value in rows.items()}
-
-
-def _in_order(todo: dict[bytes, Input]) -> list[tuple[bytes, Input]]:
-    """Swaps that borrow from the same donor one after the other."""
-    neighbours = {digest: getattr(sides(item)[1], "neighbour", str)() for digest, item in todo.items()}
-    return sorted(todo.items(), key=lambda pair: neighbours[pair[0]])
-
-
-def _pass(backbone: ChatBackbone, group: Group, members: Sequence[tuple[bytes, Chat]]) -> tuple[list[bytes], Ask, dict[str, Tensor]]:
-    names, chats = [name for name, _ in members], [chat for _, chat in members]
-    return names, group[0], backbone.forward(chats, group[0])
-
-
-def _batches(made: Iterator[tuple[bytes, list[tuple[Ask, Chat]]]], size: int, waiting: int) -> Iterator[tuple[Group, list[tuple[bytes, Chat]]]]:
-    """Chats of one shape, asked the same; what waits longest in the largest group goes first where too many wait."""
-    groups: dict[Group, list[tuple[bytes, Chat]]] = {}
-    for name, chats in made:
-        for ask, chat in chats:
-            group = (ask, chat.quotes, bucket(chat.length), chat.shapes())
-            groups.setdefault(group, []).append((name, chat))
-            if len(groups[group]) == size:
-                yield group, groups.pop(group)
-        if sum(map(len, groups.values())) > waiting:
-            largest = max(groups, key=lambda group: len(groups[group]))
-            yield largest, groups.pop(largest)
-    yield from groups.items()

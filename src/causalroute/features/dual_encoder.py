@@ -6,24 +6,22 @@ what contrastive training kept of a post, and the means keep what it threw away 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 
 from causalroute import layout
 from causalroute.config import Backbone as Settings
 from causalroute.errors import UserError
-from causalroute.features.backbone import library_versions, masked_mean
-from causalroute.features.folders import find_folder, fingerprint
+from causalroute.features.folders import find_folder, fingerprint, library_versions
 from causalroute.features.loading import Pixels, load_model, load_tokenizer
-from causalroute.features.tokens import Encoded, Tokens
+from causalroute.features.tokens import Tokens
+from causalroute.features.two_towers import TwoTowers, masked_mean
 
 VERSION = "dual_encoder 1: text [pooled, mean hidden, mean embedding], image [pooled, mean patch]"
 
 
-class DualEncoder:
+class DualEncoder(TwoTowers):
     """See `backbone.Backbone`.
 
     Raises:
@@ -48,22 +46,6 @@ class DualEncoder:
         self.first_patch = int(hasattr(self.model.vision_model.embeddings, "class_embedding"))
         self.key = fingerprint([folder], VERSION, f"batch {config.batch_size}", *library_versions())
 
-    def tokenize(self, text: str) -> Encoded:
-        """Token ids of one text."""
-        return self.tokens.many([text])[0]
-
-    def tokenize_many(self, texts: Sequence[str]) -> list[Encoded]:
-        """Token ids of each text."""
-        return self.tokens.many(texts)
-
-    def collate(self, texts: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids and mask (B, T) of texts of one bucket."""
-        return self.tokens.collate(texts)
-
-    def preprocess(self, image: Image.Image) -> torch.Tensor:
-        """Pixels (3, H, W) of an RGB image."""
-        return self.pixels(image)
-
     def _inputs(self, ids: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
         """SigLIP attends to its padding, as in its training."""
         return {"input_ids": ids} if self.siglip else {"input_ids": ids, "attention_mask": mask}
@@ -76,19 +58,11 @@ class DualEncoder:
         hidden = output.last_hidden_state
         return torch.cat([output.pooler_output, masked_mean(hidden, mask), masked_mean(raw, mask)], -1), hidden
 
-    def encode_texts(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Pooled features (B, Dt)."""
-        return self.text_features(ids, mask)[0]
-
     def image_features(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Pooled (B, Dv) and patch features (B, P, D)."""
         output = self.model.vision_model(pixel_values=pixels)
         patches = output.last_hidden_state[:, self.first_patch :]  # (B, P, D)
         return torch.cat([output.pooler_output, patches.mean(1)], -1), patches
-
-    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Pooled features (B, Dv)."""
-        return self.image_features(pixels)[0]
 
     def project_text(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Texts in the shared space (B, D), unit length: dot products with `project_image` are the model's similarities."""

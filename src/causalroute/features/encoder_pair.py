@@ -5,7 +5,6 @@ Text features are the mean hidden state over the tokens; image features the mode
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,15 @@ from PIL import Image
 
 from causalroute.config import Backbone as Settings
 from causalroute.errors import UserError
-from causalroute.features.backbone import library_versions, masked_mean
-from causalroute.features.folders import find_folder, fingerprint
+from causalroute.features.folders import find_folder, fingerprint, library_versions
 from causalroute.features.loading import Pixels, load_model, load_tokenizer
-from causalroute.features.tokens import LIMIT, Encoded, Tokens
+from causalroute.features.tokens import LIMIT, Tokens
+from causalroute.features.two_towers import TwoTowers, masked_mean
 
 VERSION = "encoder_pair 1: text mean hidden, image pooled output or mean patch"
 
 
-class EncoderPair:
+class EncoderPair(TwoTowers):
     """See `backbone.Backbone`.
 
     Raises:
@@ -53,30 +52,10 @@ class EncoderPair:
         with torch.no_grad():
             self.image_dim = self.encode_images(self.preprocess(Image.new("RGB", (64, 64)))[None]).shape[-1]
 
-    def tokenize(self, text: str) -> Encoded:
-        """Token ids of one text."""
-        return self.tokens.many([text])[0]
-
-    def tokenize_many(self, texts: Sequence[str]) -> list[Encoded]:
-        """Token ids of each text."""
-        return self.tokens.many(texts)
-
-    def collate(self, texts: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids and mask (B, T) of texts of one bucket."""
-        return self.tokens.collate(texts)
-
-    def preprocess(self, image: Image.Image) -> torch.Tensor:
-        """Pixels (3, H, W) of an RGB image."""
-        return self.pixels(image)
-
     def text_features(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Pooled (B, Dt) and token features (B, T, Dt)."""
         hidden = self.text_model(input_ids=ids, attention_mask=mask).last_hidden_state
         return masked_mean(hidden, mask), hidden
-
-    def encode_texts(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Pooled features (B, Dt)."""
-        return self.text_features(ids, mask)[0]
 
     def image_features(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Pooled (B, Dv) and patch features (B, P, D)."""
@@ -86,10 +65,6 @@ class EncoderPair:
             patches = patches.flatten(2).transpose(1, 2)  # (B, D, h, w) -> (B, P, D)
         pooled = getattr(output, "pooler_output", None) if self.pooler else None
         return (patches.mean(1) if pooled is None else pooled.flatten(1)), patches
-
-    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Pooled features (B, Dv)."""
-        return self.image_features(pixels)[0]
 
 
 def _check_kind(model: Any, wanted: str, where: str) -> None:

@@ -96,3 +96,12 @@ def fingerprint(folders: Sequence[Path], *strings: str, more: Sequence[str] = ()
         files = sorted({file for pattern in (*WANTED, *more) for file in folder.glob(pattern) if file.is_file()})
         parts += ["folder", *(text for file in files for text in (file.name, sha256_file(file)))]
     return sha256_bytes(*(part.encode() for part in (*parts, *strings)))
+
+
+def library_versions() -> list[str]:
+    """Versions of the libraries whose arithmetic the features depend on."""
+    import PIL
+    import torch
+    import transformers
+
+    return [f"torch {torch.__version__}", f"transformers {transformers.__version__}", f"pillow {PIL.__version__}"]

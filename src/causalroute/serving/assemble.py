@@ -22,8 +22,7 @@ from causalroute.counterfactual.fitted import Fitted, fit
 from causalroute.counterfactual.views import visual_side
 from causalroute.errors import UserError
 from causalroute.evaluation.calibration import fit_temperatures
-from causalroute.features.backbone import library_versions
-from causalroute.features.folders import COMMIT, MORE, PACKAGE, WANTED
+from causalroute.features.folders import COMMIT, MORE, PACKAGE, WANTED, library_versions
 from causalroute.methods.base import Method
 from causalroute.report.card import card
 from causalroute.serving.bundle import BACKBONE, CARD, CONFIG, EDITOR, FIELDS, FORMAT, LOOKER, REFERENCE, replaced

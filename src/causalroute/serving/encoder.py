@@ -18,7 +18,8 @@ from causalroute.config import Backbone
 from causalroute.counterfactual.image.maps import square_window
 from causalroute.counterfactual.views import MASK
 from causalroute.errors import UserError
-from causalroute.features.backbone import library_versions, load_backbone
+from causalroute.features.backbone import load_backbone
+from causalroute.features.folders import library_versions
 from causalroute.features.window import Window
 
 

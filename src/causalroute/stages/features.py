@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from causalroute.features.backbone import load_backbone
     from causalroute.features.build import show_examples, write_edited, write_factual
-    from causalroute.features.encode import Encoding
+    from causalroute.features.encoding import Encoding
     from causalroute.features.store import Store
 
     backbone = load_backbone(settings, args.backbone)

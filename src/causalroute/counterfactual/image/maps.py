@@ -19,7 +19,7 @@ from PIL import Image
 from causalroute.counterfactual.image.refine import core_masks
 from causalroute.counterfactual.image.task import Found
 from causalroute.features.backbone import Backbone
-from causalroute.features.encode import ordered_map
+from causalroute.features.threads import ordered_map
 from causalroute.features.window import Window, crop_window
 
 SQUARE = 256

@@ -54,8 +54,7 @@ class Local:
         import transformers
         from transformers import AutoModelForCausalLM, GenerationConfig
 
-        from causalroute.features.backbone import library_versions
-        from causalroute.features.folders import find_folder, fingerprint
+        from causalroute.features.folders import find_folder, fingerprint, library_versions
         from causalroute.features.loading import load_tokenizer, quiet
 
         quiet()
