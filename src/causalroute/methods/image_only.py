@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Generator, Tensor
+from causalroute.methods import text_only
+from causalroute.methods.text_only import Settings
 
-from causalroute.config import section
-from causalroute.methods import base
-from causalroute.methods.base import Inputs, Shape
-from causalroute.model.layers import Branch
+__all__ = ["EDITOR", "Method", "Settings"]
 
 EDITOR = None
 
 
-@section
-class Settings:
-    """None: the budget is `train`."""
-
-
-class Method(base.Method):
+class Method(text_only.Method):
     """See the module."""
 
-    def __init__(self, settings: Settings, shape: Shape, generator: Generator) -> None:
-        super().__init__(settings, shape, generator)
-        self.network = Branch(shape.image_dim, shape.classes, shape.hidden, shape.dropout, generator)
-
-    def scores(self, inputs: Inputs, generator: Generator | None = None) -> Tensor:
-        """Scores of the network."""
-        return self.network(inputs.v, generator)
+    side = "image"

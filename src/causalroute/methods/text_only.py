@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Generator, Tensor
 
 from causalroute.config import section
-from causalroute.methods import base
+from causalroute.methods import base, branches
 from causalroute.methods.base import Inputs, Shape
-from causalroute.model.layers import Branch
 
 EDITOR = None
 
@@ -20,10 +21,12 @@ class Settings:
 class Method(base.Method):
     """See the module."""
 
+    side: ClassVar[str] = "text"
+
     def __init__(self, settings: Settings, shape: Shape, generator: Generator) -> None:
         super().__init__(settings, shape, generator)
-        self.network = Branch(shape.text_dim, shape.classes, shape.hidden, shape.dropout, generator)
+        self.network = branches.branch(self.side, shape, generator)
 
     def scores(self, inputs: Inputs, generator: Generator | None = None) -> Tensor:
         """Scores of the network."""
-        return self.network(inputs.t, generator)
+        return self.network(branches.seen(inputs, self.side), generator)
