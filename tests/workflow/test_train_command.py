@@ -24,6 +24,8 @@ FLAGS = ("--backbone", "small", "--methods", "text_only", "erm", "double_swap", 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "CAUSALROUTE_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "causalroute", *words]
+    # A shell that runs the tests in the background ignores Ctrl-C, and so would every process started here: a handler of Python's own is not inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
