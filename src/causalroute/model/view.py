@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class View(Protocol):
-    """(N, ..., D) features of N posts: a tensor, or what reads a file (`training.reading.Standardised`)."""
+    """(N, ..., D) features of N posts: a tensor, or what reads a file (`stored.reading.Standardised`)."""
 
     @property
     def shape(self) -> torch.Size:

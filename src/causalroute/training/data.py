@@ -27,7 +27,7 @@ from causalroute.io import ids_digest, read_json
 from causalroute.methods.base import Posts
 from causalroute.model.view import View
 from causalroute.pairs import EDITED_PAIRS, HELD_PAIRS, NAME_OF, NOTHING, score_name
-from causalroute.training.reading import FeatureFile, Standardised
+from causalroute.stored.reading import FeatureFile, Standardised
 
 log = logging.getLogger(__name__)
 CONTEXT, CORE, SWAPS = ("t_s", "v_s"), ("t_c", "v_c"), ("t_swap", "v_swap")

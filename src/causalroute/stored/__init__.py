@@ -1,0 +1,1 @@
+"""Feature files as training, methods and evaluation read them; `features` writes them."""
