@@ -69,6 +69,28 @@ def write(
         io.write_json(layout.gate(NAME, editor), {side: {"passed": True, "reasons": []} for side in ("text", "image")})
 
 
+def write_tokens(*, keep: float = 1.0) -> None:
+    """Features of tokens of the posts that `write` wrote: each holds every third number of the side's feature, three to five of text, three of image.
+
+    Args:
+        keep: how much of the feature is in the tokens; 0: tokens are noise alone.
+    """
+    _, ids = io.read_tensors(layout.features(NAME, "b", "factual"))
+    for editor in ("factual", "estimated", "truth"):
+        stored, _ = io.read_tensors(layout.features(NAME, "b", editor))
+        tensors = {"rows": stored.pop("rows")} if "rows" in stored else {}
+        for view, x in stored.items():
+            lengths = 3 + (torch.arange(len(x)) % 3 if view[0] == "t" else torch.zeros(len(x), dtype=torch.int64))
+            noise = torch.randn(*x.shape[:-1], 5, DIM, generator=torch.Generator().manual_seed(ord(view[-1])))
+            tokens = 0.3 * noise
+            for place in range(3):
+                tokens[..., place, place::3] += keep * x[..., place::3].float()
+            lengths = lengths.view(-1, *[1] * (x.dim() - 2)).expand(x.shape[:-1])
+            tokens = tokens * (torch.arange(5) < lengths[..., None])[..., None]
+            tensors |= {view: tokens[..., : int(lengths.max()), :].half(), f"{view}_lengths": lengths.int().contiguous()}
+        io.write_tensors(layout.tokens(NAME, "b", editor), tensors, ids)
+
+
 def _tables(split: np.ndarray, label: np.ndarray, cue: np.ndarray, rng: np.random.Generator) -> None:
     hidden = np.isin(split, ["id", "ood", "neutral"])
     words = ["dull", "bright", "grey", "calm"]

@@ -99,6 +99,11 @@ def features(dataset: str, backbone_name: str, views: str) -> Path:
     return Path("features") / dataset / backbone_name / f"{views}.safetensors"
 
 
+def tokens(dataset: str, backbone_name: str, views: str) -> Path:
+    """Safetensors: the same of every token and patch, for methods that route them."""
+    return Path("features") / dataset / backbone_name / "tokens" / f"{views}.safetensors"
+
+
 def feature_store() -> Path:
     """Content-addressed feature shards, shared by checkouts and experiments of one user."""
     return _cache() / "features"

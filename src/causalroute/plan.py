@@ -14,7 +14,7 @@ from causalroute.config import Config, Dataset, Replicates
 from causalroute.errors import UserError
 from causalroute.io import canonical_json, sha256_bytes
 from causalroute.provenance import code_hash, constants
-from causalroute.variants import module_of
+from causalroute.variants import module_of, parent_of
 
 COMMON = {"format", "table", "task", "classes"}
 LOOKING = ("saliency", "attention", "similarity", "occlusion")
@@ -26,6 +26,7 @@ DATASET_FIELDS: dict[str, set[str]] = {  # fields of a data set that a stage rea
     "prepare": {field.name for field in dataclasses.fields(Dataset)} - {"backbone", "editor", "held_out", "looker", "methods", "search", "ablation"},
     "audit": COMMON,
     "features": COMMON,
+    "tokens": COMMON,
     "counterfactuals": COMMON,
     "gate": COMMON,
     "gallery": COMMON,
@@ -43,6 +44,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {  # sections of --config, as the stage p
     "audit": ("dataset", "audit"),
     "pretrain": ("backbone",),
     "features": ("dataset", "backbone"),
+    "tokens": ("backbone",),
     "counterfactuals": ("dataset", "editor", "backbone"),
     "gate": ("dataset", "gate"),
     "gallery": ("dataset", "gate"),
@@ -62,7 +64,7 @@ def stage_config(config: Config, stage: str, *, dataset: str = "", method: str =
         config: the whole configuration.
         stage: a key of `SECTIONS`.
         dataset: which data set the job works on; likewise `method`, `editor`, `backbone`. An empty editor or backbone leaves that section out,
-            and so does a search that is not made, or a method that reads no posts where the stage works with a method.
+            and so does a search that is not made, or a method that reads features alone where the stage works with a method.
     """
     backbone = _read_with(config, dataset, method) if stage in ("train", "evaluate") else backbone
     every = {
@@ -79,17 +81,22 @@ def stage_config(config: Config, stage: str, *, dataset: str = "", method: str =
     return canonical_json({key: value for key, value in sections.items() if value is not None})
 
 
-def reads_posts(method: str) -> bool:
-    """Whether a method reads raw posts with the data set's backbone, from its module's `READS_POSTS`."""
-    return constants(f"causalroute.methods.{module_of(method)}").get("READS_POSTS") is True
+def reads(method: str) -> str:
+    """What a method reads besides the features of whole sides, from its module's `READS`: "posts" (raw, with the backbone), "tokens", or nothing (empty)."""
+    return str(constants(f"causalroute.methods.{module_of(method)}").get("READS", ""))
 
 
 def _read_with(config: Config, dataset: str, method: str) -> str:
-    """The backbone that a method reads raw posts with; empty where it reads none."""
-    if not reads_posts(method):
+    """The backbone that such a method reads with; empty where it reads features alone."""
+    wanted = reads(method)
+    if not wanted:
         return ""
     name = config.datasets[dataset].backbone
-    if config.backbones[name].kind != "mllm":
+    mllm = config.backbones[name].kind == "mllm"
+    if wanted == "tokens" and mllm:
+        fix = f"leave {method} out of `methods`, or name a backbone of another kind; lora_moe routes the tokens of a multimodal LLM"
+        raise UserError(f"the method {method!r} wants features of tokens, which {name!r} does not keep", where=f"datasets.{dataset}.backbone", fix=fix)
+    if wanted == "posts" and not mllm:
         fix = f"leave {method} out of `methods`, or name a backbone of kind mllm"
         raise UserError(f"the method {method!r} trains inside a multimodal LLM, which {name!r} is not", where=f"datasets.{dataset}.backbone", fix=fix)
     return name
@@ -129,6 +136,7 @@ def result_jobs(config: Config, dataset: str) -> list[tuple[str, dict[str, str]]
     found = [(stage, named) for stage in ("fetch", "prepare", "audit", "grade")]
     found += [("pretrain", {"backbone": name}) for name in backbones if config.backbones[name].pretrain]
     found += [("features", {**named, "backbone": name}) for name in backbones]
+    found += [("tokens", {**named, "backbone": chosen.backbone})] if token_views(config, dataset, chosen.methods) else []
     found += [("counterfactuals", {**named, "editor": editor, "backbone": looking}) for editor in graded_editors(config, dataset)]
     found += [("gate", {**named, "editor": editor}) for editor in feature_editors(config, dataset)]
     found += [("search", {**named, "method": method}) for method in searched(config, dataset, chosen.methods)]
@@ -159,8 +167,8 @@ def _space(method: str) -> dict[str, Any]:
 def ablation_rows(config: Config, dataset: str) -> list[str]:
     """Methods that an ablation reads: each method with its variants behind it, and before them those that make the groups; none without variants."""
     chosen = config.datasets[dataset]
-    parents = dict.fromkeys(map(module_of, chosen.ablation))
-    rows = [row for parent in parents for row in (parent, *(variant for variant in chosen.ablation if module_of(variant) == parent))]
+    parents = dict.fromkeys(map(parent_of, chosen.ablation))
+    rows = [row for parent in parents for row in (parent, *(variant for variant in chosen.ablation if parent_of(variant) == parent))]
     return list(dict.fromkeys([*(probe for probe in PROBES if rows and probe in chosen.methods), *rows]))
 
 
@@ -190,6 +198,15 @@ def feature_editors(config: Config, dataset: str) -> list[str]:
     chosen = config.datasets[dataset]
     used = [evaluation_editor(config, dataset, method) for method in chosen.methods]
     return list(dict.fromkeys([*used, *filter(None, [chosen.held_out])]))
+
+
+def token_views(config: Config, dataset: str, methods: Iterable[str]) -> list[str]:
+    """Of which views the features of single tokens and patches are made: "factual" and the editors that a method on tokens is trained and evaluated with;
+    of the posts alone where an editor's image views are pooled from patches; none otherwise."""
+    routed = [method for method in methods if reads(method) == "tokens"]
+    editors = [evaluation_editor(config, dataset, method) for method in routed] + ([config.datasets[dataset].held_out] if routed else [])
+    pooled = any(config.editors[editor].level == "patches" for editor in feature_editors(config, dataset))
+    return list(dict.fromkeys([*(["factual"] if routed or pooled else []), *filter(None, editors)]))
 
 
 def looker(config: Config, dataset: str) -> str:

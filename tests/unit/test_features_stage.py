@@ -1,10 +1,11 @@
-"""The features stage: both files of a data set, the same bytes twice, what it refuses."""
+"""The stages features and tokens: both files of a data set, the same bytes twice, what they refuse."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
+from types import ModuleType
 
 import polars as pl
 import pytest
@@ -14,8 +15,8 @@ from tests.unit import tiny_models as tiny
 
 from causalroute import layout
 from causalroute.errors import UserError
-from causalroute.io import read_tensors, sha256_bytes, sha256_file
-from causalroute.stages import features as stage
+from causalroute.io import ids_digest, read_tensors, sha256_bytes, sha256_file
+from causalroute.stages import features, tokens
 
 
 def manifest(root: Path, count: int, *, visual: str) -> pl.DataFrame:
@@ -48,9 +49,9 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def call(folder: Path, kind: str, views: str, *, tokens: bool = False, threads: str = "1") -> int:
+def call(folder: Path, kind: str, views: str, *, stage: ModuleType = features, threads: str = "1") -> int:
     model = {"model": str(folder)} if kind == "dual_encoder" else {"text_model": str(folder)}
-    config = json.dumps({"dataset": {}, "backbone": {"kind": kind, **model, "tokens": tokens, "batch_size": 4}})
+    config = json.dumps({"dataset": {}, "backbone": {"kind": kind, **model, "batch_size": 4}})
     return stage.main(["--dataset", "mine", "--backbone", "tiny", "--views", views, "--threads", threads, "--config", config])
 
 
@@ -60,15 +61,12 @@ def test_the_stage_writes_both_files_of_an_image_dataset(checkout: Path) -> None
     posts.write_parquet(layout.manifest("mine"))
     edits(posts, image=True).write_parquet(layout.counterfactuals("mine", "own"))
     Image.new("RGB", (32, 32), (90, 90, 90)).save(layout.reference_image("mine"))
-    assert call(folder, "dual_encoder", "factual", tokens=True) == 0
+    assert call(folder, "dual_encoder", "factual") == 0
     assert call(folder, "dual_encoder", "own") == 0
     factual, metadata = read_tensors(layout.features("mine", "tiny", "factual"))
     assert {name: tuple(value.shape) for name, value in factual.items()} == {"t": (5, 48), "v": (5, 32)}
     assert metadata["ids_sha256"] == sha256_bytes(*(name.encode() for name in posts["id"]))
     assert (metadata["text_dim"], metadata["image_dim"], len(metadata["backbone_key"])) == ("48", "32", 64)
-    ragged, _ = read_tensors(layout.features("mine", "tiny", "factual.tokens"))
-    assert ragged["v"].shape == (5, 16, 16)
-    assert ragged["t_lengths"].tolist() == [len(text.split()) + 2 for text in posts["text"]]
     edited, _ = read_tensors(layout.features("mine", "tiny", "own"))
     shapes = {name: tuple(value.shape) for name, value in edited.items()}
     pair = {"t_s": (4, 48), "t_c": (4, 48), "v_s": (4, 32), "v_c": (4, 32), "t_0": (1, 48), "v_0": (1, 32)}
@@ -76,6 +74,36 @@ def test_the_stage_writes_both_files_of_an_image_dataset(checkout: Path) -> None
     assert edited["rows"].tolist() == [1, 2, 3, 4]
     assert not torch.equal(edited["v_s"], edited["v_c"])
     assert not torch.equal(edited["t_swap"][:, 0], edited["t_swap"][:, 1])
+
+
+def test_the_tokens_of_every_view_are_those_of_its_input(checkout: Path) -> None:
+    folder = tiny.save_clip(checkout / "clip")
+    posts = manifest(layout.raw("mine"), 5, visual="image")
+    posts.write_parquet(layout.manifest("mine"))
+    edits(posts, image=True).write_parquet(layout.counterfactuals("mine", "own"))
+    Image.new("RGB", (32, 32), (90, 90, 90)).save(layout.reference_image("mine"))
+    for views in ("factual", "own"):
+        assert call(folder, "dual_encoder", views) == call(folder, "dual_encoder", views, stage=tokens) == 0
+    pooled, _ = read_tensors(layout.features("mine", "tiny", "factual"))
+    factual, metadata = read_tensors(layout.tokens("mine", "tiny", "factual"))
+    assert factual["v"].shape == (5, 16, 16)
+    assert factual["t_lengths"].tolist() == [len(text.split()) + 2 for text in posts["text"]]
+    assert metadata["ids_sha256"] == ids_digest(posts["id"].to_list())
+    torch.testing.assert_close(factual["v"].float().mean(1), pooled["v"][:, 16:].float(), atol=2e-3, rtol=2e-3)
+    longest = int(factual["t_lengths"].max())
+    assert factual["t"].shape == (5, longest, 16)
+    for row, length in zip(factual["t"], factual["t_lengths"].tolist(), strict=True):
+        assert not row[length:].any()
+    edited, _ = read_tensors(layout.tokens("mine", "tiny", "own"))
+    views = {"t_s": (4,), "t_c": (4,), "t_swap": (4, 2), "v_s": (4,), "v_c": (4,), "v_swap": (4, 2)}
+    assert edited.keys() == {"rows", *views, *(f"{view}_lengths" for view in views)}
+    assert {view: tuple(edited[f"{view}_lengths"].shape) for view in views} == views
+    whole, _ = read_tensors(layout.features("mine", "tiny", "own"))
+    for view in ("v_s", "v_c", "v_swap"):
+        torch.testing.assert_close(edited[view].float().mean(-2), whole[view][..., 16:].float(), atol=2e-3, rtol=2e-3)
+    first = layout.tokens("mine", "tiny", "own").read_bytes()
+    call(folder, "dual_encoder", "own", stage=tokens, threads="2")
+    assert layout.tokens("mine", "tiny", "own").read_bytes() == first
 
 
 def test_the_stage_reads_attribute_words_with_the_text_model(checkout: Path) -> None:

@@ -23,6 +23,7 @@ from causalroute.features.encoding import Encoding
 from causalroute.features.pooled import FREE, INSIDE, Patches, Pool, context_patches, core_patches, patch_views, shares
 from causalroute.features.store import Store
 from causalroute.io import ids_digest, read_tensors, write_tensors
+from causalroute.stages import tokens
 
 assert checkout  # a fixture
 WHOLE = (0.0, 0.0, 1.0, 1.0)
@@ -157,7 +158,7 @@ def test_a_post_without_image_has_the_blank_in_every_view(tmp_path: Path) -> Non
 
 def test_patches_that_cannot_be_used_are_told(tmp_path: Path) -> None:
     path = tmp_path / "t.safetensors"
-    with pytest.raises(UserError, match="tokens: true"):
+    with pytest.raises(UserError, match="there are none"):
         Patches(path, "x")
     tokens_file(path, torch.zeros(2, 16, WIDTH), ["a", "b"])
     with pytest.raises(UserError, match="another manifest"):
@@ -194,10 +195,10 @@ def test_the_stage_pools_the_views_of_an_editor_of_level_patches(checkout: Path)
     edits(rows, image=True, level="patches").write_parquet(layout.counterfactuals("mine", "own"))
     Image.new("RGB", (32, 32), (90, 90, 90)).save(layout.reference_image("mine"))
     call(folder, "dual_encoder", "factual")
-    with pytest.raises(UserError, match="tokens: true"):
+    with pytest.raises(UserError, match="patch features of the posts, and there are none"):
         call(folder, "dual_encoder", "own")
-    call(folder, "dual_encoder", "factual", tokens=True)
-    assert call(folder, "dual_encoder", "own", tokens=True) == 0
+    call(folder, "dual_encoder", "factual", stage=tokens)
+    assert call(folder, "dual_encoder", "own") == 0
     edited, metadata = read_tensors(layout.features("mine", "tiny", "own"))
     shapes = {name: tuple(value.shape) for name, value in edited.items()}
     assert shapes == {"rows": (4,), "t_s": (4, 48), "t_c": (4, 48), "t_0": (1, 48), "t_swap": (4, 2, 48)} | {
@@ -209,8 +210,10 @@ def test_the_stage_pools_the_views_of_an_editor_of_level_patches(checkout: Path)
     assert metadata["ids_sha256"] == ids_digest(rows["id"].to_list())
     assert all(torch.isfinite(value).all() for value in edited.values())
     first = layout.features("mine", "tiny", "own").read_bytes()
-    call(folder, "dual_encoder", "own", tokens=True, threads="2")
+    call(folder, "dual_encoder", "own", threads="2")
     assert layout.features("mine", "tiny", "own").read_bytes() == first
+    with pytest.raises(UserError, match=r"have no patches(.|\n)*editors\.own\.level"):
+        call(folder, "dual_encoder", "own", stage=tokens)
     edits(rows, image=True).write_parquet(layout.counterfactuals("mine", "own"))
     call(folder, "dual_encoder", "own")
     pixels, _ = read_tensors(layout.features("mine", "tiny", "own"))

@@ -24,6 +24,7 @@ __all__ = ["posts"]
 SWAP = ("text_swap", "image_swap", "double_swap", "oracle_swap")
 EDITORS = {"causal_moe": "dataset", "oracle_swap": "truth", "text_swap": "dataset", "image_swap": "dataset", "double_swap": "dataset"}
 EDITORS |= {"subtraction": "dataset", "supcon": "dataset", "counterfactual_augmentation": "dataset", "zero_shot_debiased": "dataset", "lora_moe": "dataset"}
+EDITORS |= {"token_moe": "dataset"}
 
 
 def swapped_accuracy(method: methods.base.Method, posts: Posts, text: str, image: str) -> float:

@@ -54,11 +54,11 @@ def test_a_stage_sees_only_what_it_reads(config: Config) -> None:
     other = dataclasses.replace(config.datasets["planted"], methods=("erm",), editor="random")
     changed = dataclasses.replace(config, datasets={**config.datasets, "planted": other})
     same = [stage for stage in plan.SECTIONS if sections(config, stage) == sections(changed, stage)]
-    assert same == ["fetch", "prepare", "audit", "pretrain", "features", "counterfactuals", "gate", "gallery"]
+    assert same == ["fetch", "prepare", "audit", "pretrain", "features", "tokens", "counterfactuals", "gate", "gallery"]
 
 
 def test_defaults_are_written_out(config: Config) -> None:
-    assert sections(config, "features")["backbone"]["tokens"] is False
+    assert sections(config, "features")["backbone"]["mllm"] is None
     assert sections(config, "fetch")["dataset"]["planted"] == {**dataclasses.asdict(config.datasets["planted"].planted), "sources": []}
 
 
@@ -189,6 +189,25 @@ def test_a_method_that_reads_posts_hears_of_the_backbone(config: Config, method:
         assert "backbone" not in json.loads(plan.stage_config(found, stage, dataset="talks", method="erm"))
         with pytest.raises(UserError, match=r"which 'planted_clip' is not(.|\n)*datasets\.planted\.backbone"):
             plan.stage_config(found, stage, dataset="planted", method=method)
-    assert [plan.reads_posts(name) for name in (method, "causal_moe")] == [True, False]
+    assert [plan.reads(name) for name in (method, "causal_moe", "token_moe")] == ["posts", "", "tokens"]
     on = dataclasses.replace(found, datasets={**found.datasets, "talks": dataclasses.replace(found.datasets["talks"], search=True)})
     assert plan.searched(on, "talks", [method]) == []
+
+
+def test_tokens_are_made_of_what_is_looked_at_and_of_nothing_else(config: Config) -> None:
+    def of(methods: tuple[str, ...], **changes: Any) -> Config:
+        chosen = dataclasses.replace(config.datasets["planted"], methods=methods, **changes)
+        editors = {**config.editors, "pooled": Editor(text="lexicon", image="centre", level="patches")}
+        return dataclasses.replace(config, datasets={"planted": chosen}, editors=editors)
+
+    wanted = ("erm", "token_moe@unmasked")
+    assert plan.token_views(of(wanted), "planted", wanted) == ["factual", "estimated", "truth"]
+    assert plan.token_views(of(wanted, held_out=""), "planted", wanted) == ["factual", "estimated"]
+    assert plan.token_views(of(("causal_moe",)), "planted", ("causal_moe",)) == []
+    assert plan.token_views(of(("causal_moe",), held_out="pooled"), "planted", ("causal_moe",)) == ["factual"]
+    jobs = [stage for stage, _ in plan.result_jobs(of(wanted), "planted")]
+    assert ("tokens" in jobs, "tokens" in [stage for stage, _ in plan.result_jobs(of(("erm",)), "planted")]) == (True, False)
+    told = json.loads(plan.stage_config(of(wanted), "train", dataset="planted", method=wanted[1]))
+    assert parse(Backbone, canonical_json(told["backbone"])) == config.backbones["planted_clip"]
+    with pytest.raises(UserError, match=r"wants features of tokens, which 'some' does not keep(.|\n)*lora_moe"):
+        plan.stage_config(with_mllm(config), "train", dataset="talks", method="token_moe")

@@ -234,6 +234,8 @@ def test_a_method_that_cannot_be_saved_is_refused_before_the_run(tmp_path: Path)
     wanted = Wanted(Table(table), llm, "small", method="zero_shot")
     with pytest.raises(UserError, match="'zero_shot' works inside a multimodal LLM and cannot be saved"):
         train.prepare(wanted, tmp_path / "out", lines=Lines(io.StringIO()), fetch=False)
+    with pytest.raises(UserError, match=r"'token_moe' reads features of single tokens(.|\n)*save causal_moe"):
+        train.prepare(Wanted(Table(table), "small", "small", method="token_moe"), tmp_path / "out", lines=Lines(io.StringIO()), fetch=False)
 
 
 def test_params_are_written_once_and_edits_are_kept(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from causalroute.evaluation.scoring import Results, Row
 from causalroute.io import canonical_json
 from causalroute.report import headline
 from causalroute.stages import evaluate, train
-from causalroute.variants import MODULE, VARIANT, is_oracle, is_variant, module_of
+from causalroute.variants import DERIVED, MODULE, VARIANT, is_oracle, is_variant, module_of, parent_of, stream_of
 
 ROOT = Path(__file__).resolve().parents[2]
 BUDGET = {"epochs": 3, "batch_size": 64, "lr": 0.01, "hidden": 16}
@@ -36,6 +36,12 @@ def test_a_variant_has_the_module_before_the_sign(module: str, variant: str) -> 
     assert module_of(f"{module}@{variant}") == module
     assert is_variant(f"{module}@{variant}")
     assert not is_variant(module)
+
+
+def test_a_derived_module_is_compared_with_the_one_it_comes_from_and_draws_as_that_one() -> None:
+    assert set(DERIVED) | set(DERIVED.values()) <= set(methods.names())
+    assert [parent_of(name) for name in ("token_moe", "token_moe@x", "causal_moe@x", "erm")] == ["causal_moe", "token_moe", "causal_moe", "erm"]
+    assert [stream_of(name) for name in ("token_moe", "token_moe@x", "causal_moe@x", "erm")] == ["causal_moe", "causal_moe", "causal_moe", "erm"]
 
 
 @given(st.text(max_size=12))

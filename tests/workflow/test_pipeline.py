@@ -15,7 +15,7 @@ import yaml
 from tests.workflow.project import ROOT, SHELL, Project
 
 pytestmark = pytest.mark.slow
-METHODS = ["bag_of_words", "erm", "causal_moe", "oracle_erm", "oracle_swap"]
+METHODS = ["bag_of_words", "erm", "causal_moe", "token_moe", "oracle_erm", "oracle_swap"]
 KILLED_IN = [
     "fetch",
     "prepare",
@@ -24,6 +24,7 @@ KILLED_IN = [
     "counterfactuals/estimated",
     "features/planted_clip/truth",
     "gate/estimated",
+    "tokens/planted_clip/estimated",
     "train",
     "evaluate",
     "report",

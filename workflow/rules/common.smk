@@ -31,6 +31,7 @@ wildcard_constraints:
     dataset=names(CONFIG.datasets),
     backbone=names(CONFIG.backbones),
     editor=names(CONFIG.editors),
+    views=names(["factual", *CONFIG.editors]),
     method=names(CONFIG.methods),
     seeds=r"\d+-\d+",
 
@@ -113,10 +114,21 @@ def editing_inputs(wildcards):
 
 
 def pooled_inputs(wildcards):
-    """Factual features where an editor's image views are pooled from their patches; nothing where they are encoded."""
+    """Factual features and those of their patches, where an editor's image views are pooled from them; nothing where they are encoded."""
     if CONFIG.editors[wildcards.editor].level == "pixels":
         return []
-    return layout.features(wildcards.dataset, wildcards.backbone, "factual")
+    dataset, name = wildcards.dataset, wildcards.backbone
+    return [
+        layout.features(dataset, name, "factual"),
+        layout.tokens(dataset, name, "factual"),
+    ]
+
+
+def token_inputs(wildcards):
+    """The counterfactuals of the editor whose views are encoded; nothing for the posts as they are."""
+    if wildcards.views == "factual":
+        return []
+    return layout.counterfactuals(wildcards.dataset, wildcards.views)
 
 
 def gate_inputs(wildcards):
@@ -174,7 +186,12 @@ def training_inputs(wildcards):
     editor = told(plan.method_editor, CONFIG, wildcards.dataset, wildcards.method)
     views = view_files(editor, wildcards.dataset) if editor else []
     found = searches(wildcards.dataset, [wildcards.method])
-    return posts_files(wildcards.dataset) + views + found + raw_files(wildcards)
+    return (
+        posts_files(wildcards.dataset)
+        + views
+        + found
+        + further_files(wildcards, editor)
+    )
 
 
 def evaluation_inputs(wildcards):
@@ -182,25 +199,33 @@ def evaluation_inputs(wildcards):
     dataset = wildcards.dataset
     editor = told(plan.evaluation_editor, CONFIG, dataset, wildcards.method)
     held_out = CONFIG.datasets[dataset].held_out
-    files = posts_files(dataset) + view_files(editor, dataset) + raw_files(wildcards)
+    files = posts_files(dataset) + view_files(editor, dataset)
+    files += further_files(wildcards, *dict.fromkeys(filter(None, [editor, held_out])))
     return files + (view_files(held_out, dataset) if held_out else [])
 
 
-def raw_files(wildcards):
-    """What a method needs that reads raw posts: the data set as it came, and the reference image; nothing for any other."""
-    if not plan.reads_posts(wildcards.method):
-        return []
-    dataset = wildcards.dataset
-    return [layout.source(dataset), layout.reference_image(dataset)]
+def further_files(wildcards, *editors):
+    """What a method needs beside features of whole sides: the posts as they came and the reference image, or features of their tokens; most need nothing."""
+    dataset, wanted = wildcards.dataset, plan.reads(wildcards.method)
+    if wanted == "tokens":
+        name = CONFIG.datasets[dataset].backbone
+        return [layout.tokens(dataset, name, view) for view in ("factual", *editors)]
+    raw = [layout.source(dataset), layout.reference_image(dataset)]
+    return raw if wanted == "posts" else []
+
+
+def token_files(dataset, methods):
+    """Features of single tokens and patches, as far as some of these methods, or an editor, look at them."""
+    name = CONFIG.datasets[dataset].backbone
+    views = told(plan.token_views, CONFIG, dataset, methods)
+    return [str(layout.tokens(dataset, name, view)) for view in views]
 
 
 def memory(wildcards):
     """`mem_mb` of a job with a method: one that reads raw posts holds a language model, and runs alone where memory is counted."""
-    if plan.reads_posts(wildcards.method):
-        return 24000
-    return (
-        3000 if backbone_of(wildcards).kind != "mllm" else 8000
-    )  # the features of one are wide, and there are more of them
+    wanted = plan.reads(wildcards.method)
+    wide = wanted == "tokens" or backbone_of(wildcards).kind == "mllm"
+    return 24000 if wanted == "posts" else 8000 if wide else 3000
 
 
 def encoding_memory(wildcards):
@@ -223,8 +248,8 @@ def backbone_of(wildcards):
 
 
 def minutes(plain):
-    """`runtime` of a job with a method: a day where it reads raw posts."""
-    return lambda wildcards: 1440 if plan.reads_posts(wildcards.method) else plain
+    """`runtime` of a job with a method: a day where it reads raw posts or tokens."""
+    return lambda wildcards: 1440 if plan.reads(wildcards.method) else plain
 
 
 def posts_files(dataset):
@@ -277,7 +302,8 @@ def dataset_targets(dataset):
         editor=plan.feature_editors(CONFIG, dataset),
         **jobs,
     )
-    return plain + edited + views + searches(dataset, chosen.methods)
+    tokens = token_files(dataset, chosen.methods)
+    return plain + edited + views + tokens + searches(dataset, chosen.methods)
 
 
 def ablation_targets():
@@ -291,7 +317,7 @@ def dataset_ablation(dataset):
         return []
     trained = of_ablation([*rules.train.output, *rules.evaluate.output], dataset)
     made = expand(rules.ablate.output, dataset=dataset)
-    return trained + searches(dataset, rows) + made
+    return trained + token_files(dataset, rows) + searches(dataset, rows) + made
 
 
 def ablation_inputs(wildcards):

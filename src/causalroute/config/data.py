@@ -7,7 +7,7 @@ import re
 from typing import Literal
 
 from causalroute.parsing import section
-from causalroute.variants import is_variant, is_visual
+from causalroute.variants import is_visual, parent_of
 
 
 @section
@@ -183,7 +183,7 @@ class Dataset:
             raise ValueError("methods names one method twice")
         if self.held_out and self.held_out == self.editor:
             raise ValueError("held_out must be another editor than the one methods train on")
-        plain = [method for method in self.ablation if not is_variant(method)]
+        plain = [method for method in self.ablation if parent_of(method) == method]
         if plain or len(set(self.ablation)) != len(self.ablation):
             raise ValueError(f"ablation lists variants (`<method>@<name>`), each once; {plain} are none" if plain else "ablation names one variant twice")
         blind = [method for method in (*self.methods, *self.ablation) if is_visual(method)]

@@ -10,7 +10,7 @@ from causalroute.config.data import Dataset
 from causalroute.config.mllm import Mllm
 from causalroute.config.study import Ablation, Search
 from causalroute.parsing import section, suggest
-from causalroute.variants import module_of
+from causalroute.variants import module_of, parent_of
 
 
 @section
@@ -55,8 +55,6 @@ class Backbone:
     """pinned commit of a hub id; required for one"""
     pretrain: Pretrain | None = None
     """trains the backbone before use"""
-    tokens: bool = False
-    """store token and patch features beside the pooled ones"""
     batch_size: int = 32
     """inputs per forward pass; part of the result only through rounding"""
     mllm: Mllm | None = None
@@ -65,8 +63,8 @@ class Backbone:
     def __post_init__(self) -> None:
         if (self.kind == "mllm") != (self.mllm is not None) or (self.kind == "mllm" and not self.model):
             raise ValueError("a backbone of kind mllm, and no other, has a section 'mllm'; it also needs 'model'")
-        if self.kind == "mllm" and (self.text_model or self.image_model or self.pretrain or self.tokens):
-            raise ValueError("a backbone of kind mllm takes 'model' and 'mllm', not 'text_model', 'image_model', 'pretrain' or 'tokens'")
+        if self.kind == "mllm" and (self.text_model or self.image_model or self.pretrain):
+            raise ValueError("a backbone of kind mllm takes 'model' and 'mllm', not 'text_model', 'image_model' or 'pretrain'")
         if self.kind == "dual_encoder" and bool(self.model) == (self.pretrain is not None):
             raise ValueError("a dual_encoder needs either 'model' or 'pretrain'")
         if self.kind == "encoder_pair" and not self.text_model:
@@ -281,7 +279,7 @@ class Config:
             _known(f"datasets.{name}.editor", [dataset.editor, *filter(None, [dataset.held_out])], self.editors)
             _known(f"datasets.{name}.methods", dataset.methods, self.methods)
             _known(f"datasets.{name}.ablation", dataset.ablation, self.methods)
-            _known(f"datasets.{name}.ablation, the method itself", map(module_of, dataset.ablation), whole)
+            _known(f"datasets.{name}.ablation, the method itself", map(parent_of, dataset.ablation), whole)
 
 
 def _known(key: str, values: Iterable[str], known: Iterable[str]) -> None:

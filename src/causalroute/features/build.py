@@ -1,12 +1,13 @@
 """Feature files of a data set: the factual pair of every post, or the views of one editor.
 
-`factual.safetensors` holds t (N, Dt) and v (N, Dv) in manifest order; `factual.tokens.safetensors` t (N, T, D), t_lengths, v (N, P, D), v_lengths (N,).
+`factual.safetensors` holds t (N, Dt) and v (N, Dv) in manifest order.
 `<editor>.safetensors` holds rows (M,) int64 (index into the manifest), t_s, t_c, v_s, v_c (M, D), t_0, v_0 (1, D) and t_swap, v_swap (M, K, D).
 A multimodal LLM adds joint features of pairs (`causalroute.pairs`): k (N, D) of the posts, k_s, k_c, k_swap_* of the views; and, where it scores answers,
 log-likelihoods (V prompts, C classes) of each: of a pair k... under the name z..., of a single view x as z_x, and z_0 of no post at all. Where it writes
 replies, the class that each names is `replies` (N,) int8, with the gaps of `mllm.replies`.
 The metadata name the classes in their order (`answers`), the posts that were shown first (`shots`), and by split how many replies were `unparsed`.
-The image views of an editor of level `patches` are pooled anew from the factual patch features (`pooled.py`); all others are encoded.
+The image views of an editor of level `patches` are pooled anew from the factual patch features (`pooled.py`, `token_views.py`); all others
+are encoded.
 """
 
 from __future__ import annotations
@@ -62,10 +63,6 @@ def write_factual(dataset: str, backbone_name: str, job: Encoding) -> Path:
         metadata["unparsed"] = canonical_json(_unparsed(manifest, tensors["replies"]))
     path = layout.features(dataset, backbone_name, "factual")
     write_tensors(path, tensors, metadata)
-    if job.tokens:
-        ragged = {view: job.store.tokens(keys) for view, keys in digests.items()}
-        ragged |= {f"{view}_lengths": job.store.lengths(keys) for view, keys in digests.items()}
-        write_tensors(layout.features(dataset, backbone_name, "factual.tokens"), ragged, _metadata(job, manifest, ragged["t"], ragged["v"]))
     return path
 
 
@@ -143,7 +140,7 @@ def _pooled(
     dataset: str, backbone_name: str, job: Encoding, manifest: pl.DataFrame, counterfactuals: pl.DataFrame, blank: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     """The POOLED views from the patch features of the factual images."""
-    patches = Patches(layout.features(dataset, backbone_name, "factual.tokens"), ids_digest(manifest["id"]))
+    patches = Patches(layout.tokens(dataset, backbone_name, "factual"), ids_digest(manifest["id"]))
     factual, _ = read_tensors(layout.features(dataset, backbone_name, "factual"))
     return patch_views(manifest, counterfactuals, windows_of(job), patches, factual["v"], blank)
 

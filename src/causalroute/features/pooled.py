@@ -44,7 +44,7 @@ class Patches:
     """Patch features of N posts, read from their file post by post.
 
     Args:
-        path: `factual.tokens.safetensors`.
+        path: `tokens/factual.safetensors`.
         digest: `ids_sha256` that the file must carry.
 
     Raises:
@@ -56,11 +56,11 @@ class Patches:
             raise UserError(
                 "an editor of level 'patches' needs the patch features of the posts, and there are none",
                 where=str(path),
-                fix="set `tokens: true` on the backbone in params.yaml and make the factual features again, or use level: pixels",
+                fix="run the whole pipeline (make reproduce), which makes them first",
             )
         with safe_open(path, framework="pt") as stream:
             if (stream.metadata() or {}).get("ids_sha256") != digest:
-                raise UserError("the patch features belong to another manifest", where=str(path), fix="make the factual features again")
+                raise UserError("the patch features belong to another manifest", where=str(path), fix="run the tokens stage again")
             self.values = stream.get_slice("v")
             lengths = stream.get_tensor("v_lengths")
         count = int(lengths.max())

@@ -12,12 +12,15 @@ from dataclasses import asdict, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from causalroute import layout
 from causalroute.config import parse, suggest
 from causalroute.errors import UserError
 from causalroute.io import canonical_json
 from causalroute.variants import module_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from causalroute.methods.base import Origin, Posts
 
 HELPERS = ("base", "branches", "clue", "grouping", "logistic", "mediated", "swapping")
@@ -52,14 +55,21 @@ def editor_of(name: str, dataset_editor: str) -> str | None:
     return dataset_editor if wanted == "dataset" else wanted
 
 
-def reads_posts(name: str) -> bool:
-    """Whether a method reads raw posts besides their features: its module says `READS_POSTS = True` and has a function `open_posts`."""
-    return bool(getattr(load(name), "READS_POSTS", False))
+def reads(name: str) -> str:
+    """What a method reads besides the features of whole sides, from its module's `READS`: "posts", "tokens", or nothing (empty)."""
+    return str(getattr(load(name), "READS", ""))
 
 
 def with_reader(name: str, posts: Posts, origin: Origin) -> Posts:
-    """The posts as a method wants them: with what reads them raw, where its module `READS_POSTS`."""
-    return replace(posts, reader=load(name).open_posts(posts.ids, origin)) if reads_posts(name) else posts
+    """The posts as a method wants them: with what its module's `open_posts` gives, where it `READS` more than features."""
+    return replace(posts, reader=load(name).open_posts(posts.ids, origin)) if reads(name) else posts
+
+
+def further_files(name: str, origin: Origin) -> list[Path]:
+    """Files that such a method's training depends on, beside those of the features."""
+    if reads(name) == "tokens":
+        return [layout.tokens(origin.dataset, origin.name, views) for views in ("factual", origin.editor)]
+    return [layout.reference_image(origin.dataset)] if reads(name) else []
 
 
 def settings_of(name: str, values: dict[str, Any]) -> Any:

@@ -50,9 +50,9 @@ class Origin:
 
 @dataclass(frozen=True)
 class Raw:
-    """How the raw posts behind `Inputs` are found again: arguments of `Reader.passes`."""
+    """How the raw posts, or their tokens, behind `Inputs` are found again: arguments of `Reader.passes`."""
 
-    reader: Reader
+    reader: Any
     rows: Tensor
     text: str
     image: str
@@ -84,8 +84,8 @@ class Posts:
     """log-likelihoods (N, V, C) of V prompts' answers by a multimodal LLM, as `causalroute.pairs.score_name` names them; z_0 (V, C); empty: none scored"""
     replies: Tensor | None = None
     """(N,) class that a multimodal LLM's reply to the factual post names; -1: none or several, -2: not asked"""
-    reader: Reader | None = None
-    """for methods that read raw posts"""
+    reader: Any = None
+    """for methods that read more than features of whole sides: what the module's `open_posts` gives"""
 
     def sources_of(self, rows: Tensor) -> list[str] | None:
         """True sources of some of the posts."""
@@ -254,8 +254,8 @@ class Method(nn.Module):
         self.settings, self.shape = settings, shape
         self.pace = 1.0  # learning rate in units of train.lr
 
-    def attach(self, reader: Reader, generator: Generator) -> None:
-        """Takes hold of the model that raw posts are read with, and draws what depends on its sizes; comes right behind `__init__`."""
+    def attach(self, reader: Any, generator: Generator) -> None:
+        """Takes hold of what raw posts or tokens are read with, and draws what depends on its sizes; comes right behind `__init__`."""
 
     def prepare(self, posts: Posts, generator: Generator) -> None:
         """Computes what training needs beforehand, from the train and validation items."""

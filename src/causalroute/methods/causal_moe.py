@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor, nn
@@ -27,7 +27,7 @@ from torch.nn import functional
 from causalroute.config import section
 from causalroute.methods.base import Answer, Inputs, Posts, Shape
 from causalroute.methods.mediated import Mediated
-from causalroute.methods.swapping import own_and_swapped
+from causalroute.methods.swapping import drawn, stacked
 from causalroute.model import gates
 from causalroute.model.effects import effect, strength, to_scores
 from causalroute.model.evidence import Found
@@ -145,7 +145,12 @@ class Method(Mediated):
             logits = self.gate.logits(inputs.t, inputs.v, found, self.evidence.log_prior, inputs.k)
             optimizer.step(functional.cross_entropy(logits, self.gate.rule(found)), lr=0.01)
 
-    def mixture(self, h: Tensor, log_gates: Tensor) -> tuple[Tensor, Tensor, Routing]:
+    def states(self, posts: Posts, rows: Tensor, picks: tuple[Tensor, Tensor], generator: Generator | None) -> Any:
+        """What the experts act on, for each post own and swapped as `picks` say: the trunk (2, 2, B, H)."""
+        t, v, k = stacked(posts, rows, *picks)
+        return self.encoder.grid(t, v, generator, k)
+
+    def mixture(self, h: Any, log_gates: Tensor) -> tuple[Tensor, Tensor, Routing]:
         """Scores of the mixture (..., B, C) and of the experts (..., B, E, C)."""
         z = self.experts(h)
         found, weights = self.routing(log_gates, h)
@@ -160,13 +165,14 @@ class Method(Mediated):
     def loss(self, posts: Posts, rows: Tensor, progress: float, generator: Generator) -> dict[str, Tensor]:
         """The terms of the module's L."""
         y, found, set_ = posts.labels[rows], self._known(rows), self.settings
-        t, v, k = own_and_swapped(posts, rows, generator)
-        own_k = None if k is None else k[0, 0]
-        log_gates = self.log_gates(t[0], v[0], found, posts.sources_of(rows), own_k)
+        picks = drawn(posts, rows, generator)
+        own = posts.inputs(rows)
+        log_gates = self.log_gates(own.t, own.v, found, own.sources, own.k)
         g = log_gates.exp()
         text, image = posts.text_ok[rows].float(), posts.image_ok[rows].float()
         strength_now = ramp(progress, set_.ramp_start, set_.ramp_end) * set_.swaps
-        s, z, routing = self.mixture(self.encoder.grid(t, v, generator, k), log_gates.detach() if set_.router == "learned" else log_gates)
+        h = self.states(posts, rows, picks, generator)
+        s, z, routing = self.mixture(h, log_gates.detach() if set_.router == "learned" else log_gates)
         q_t, q_v, q_tv = (q.detach() for q in gates.switches(g))
         ce = cross_entropy(s, y)  # (2, 2, B)
         importance = self._importance(y, (1 - q_t) * text, (1 - q_v) * image, found)
@@ -177,9 +183,9 @@ class Method(Mediated):
         parts["te"] = cross_entropy(self.total(s[0, 0], g.detach(), found), y).mean()
         loss = parts["s"] + set_.own * parts.get("own", 0.0) + set_.te * parts["te"]
         if self.within is not None:
-            loss = loss + self._balanced(routing) + set_.z * self._within_z(t, v, k)
+            loss = loss + self._balanced(routing) + set_.z * self._within_z(h, posts, rows, picks)
         if set_.router == "learned" and progress >= set_.router_start:
-            parts["router"] = self._router_loss(self.gate.logits(t[0], v[0], found, self.evidence.log_prior, own_k), z[0, 0].detach(), y, found)
+            parts["router"] = self._router_loss(self.gate.logits(own.t, own.v, found, self.evidence.log_prior, own.k), z[0, 0].detach(), y, found)
             loss = loss + parts["router"]
         return {"loss": loss, **parts}
 
@@ -210,10 +216,14 @@ class Method(Mediated):
         weight = torch.stack(weights, 1).view_as(ce)
         return ((ce * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))).mean()
 
-    def _within_z(self, t: Tensor, v: Tensor, k: Tensor | None) -> Tensor:
-        """z-loss of the choice among experts of a kind."""
+    def _within_z(self, h: Any, posts: Posts, rows: Tensor, picks: tuple[Tensor, Tensor]) -> Tensor:
+        """z-loss of the choice among experts of a kind, of states without dropout."""
+        return self._squared(self.states(posts, rows, picks, None))
+
+    def _squared(self, h: Tensor) -> Tensor:
+        """Mean over kinds and states (..., H) of the squared logsumexp of the choice."""
         assert self.within is not None, "one expert of a kind needs no choice"
-        z: Tensor = self.within(self.encoder.grid(t, v, k=k)).unflatten(-1, (4, -1)).logsumexp(-1)
+        z: Tensor = self.within(h).unflatten(-1, (4, -1)).logsumexp(-1)
         return z.square().mean()
 
     def _router_loss(self, logits: Tensor, z: Tensor, y: Tensor, found: Found) -> Tensor:
@@ -227,13 +237,17 @@ class Method(Mediated):
         load = route(logits, 1)
         return (logits.softmax(-1) * cost).sum(1).mean() + self.settings.balance * load_balance(load) + self.settings.z * z_loss(load)
 
+    def answered(self, inputs: Inputs, log_gates: Tensor) -> tuple[Tensor, Tensor]:
+        """S (B, C) with only the chosen experts computed, and the weights of all (B, E)."""
+        h = self.encoder(inputs.t, inputs.v, k=inputs.k)
+        routing, weights = self.routing(log_gates, h)
+        return self.experts.sparse(h, routing) if self.settings.top_k else (weights[..., None] * self.experts(h)).sum(-2), weights
+
     def answer(self, inputs: Inputs) -> Answer:
         """S, and beside it TE, effects, gates and weights."""
         found = self.evidence_on(inputs)
         log_gates = self.log_gates(inputs.t, inputs.v, found, inputs.sources, inputs.k)
-        h = self.encoder(inputs.t, inputs.v, k=inputs.k)
-        routing, weights = self.routing(log_gates, h)
-        s = self.experts.sparse(h, routing) if self.settings.top_k else (weights[..., None] * self.experts(h)).sum(-2)
+        s, weights = self.answered(inputs, log_gates)
         te = effect(self.total(s, log_gates.exp(), found), self.evidence.log_prior)
         if self.settings.subtract:
             q_t, q_v, _ = gates.switches(log_gates.exp())

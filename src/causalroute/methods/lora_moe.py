@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from causalroute.mllm.adapters import Adapters
 
 EDITOR = "dataset"
-READS_POSTS = True
+READS = "posts"
 PAIRS = (("t", "v"), ("t", "v_swap"), ("t_swap", "v"), ("t_swap", "v_swap"))
 """x, x_V, x_T, x_TV: the order of `swap_weights`."""
 

@@ -35,12 +35,19 @@ def own_and_swapped(posts: Posts, rows: Tensor, generator: Generator) -> tuple[T
     Returns:
         (2, B, Dt), (2, B, Dv), and (2, 2, B, Dk) or None: first axis the text own or swapped, second the image.
     """
-    sides, picks = [], []
-    for own, swapped in (("t", "t_swap"), ("v", "v_swap")):
-        swaps = posts.views[swapped]
-        picks.append(torch.randint(swaps.shape[1], (len(rows),), generator=generator))
-        sides.append(torch.stack([posts.views[own][rows], swaps[rows, picks[-1]]]))
-    return sides[0], sides[1], _joint(posts.views, rows, *picks) if "k" in posts.views else None
+    return stacked(posts, rows, *drawn(posts, rows, generator))
+
+
+def drawn(posts: Posts, rows: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Numbers of random swaps of the text and of the image, (B,) each."""
+    text, image = (torch.randint(posts.views[name].shape[1], (len(rows),), generator=generator) for name in ("t_swap", "v_swap"))
+    return text, image
+
+
+def stacked(posts: Posts, rows: Tensor, text: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """`own_and_swapped` with swaps that were drawn before."""
+    t, v = (torch.stack([posts.views[own][rows], posts.views[f"{own}_swap"][rows, picks]]) for own, picks in (("t", text), ("v", image)))
+    return t, v, _joint(posts.views, rows, text, image) if "k" in posts.views else None
 
 
 def _joint(views: Mapping[str, View], rows: Tensor, text: Tensor, image: Tensor) -> Tensor:

@@ -30,8 +30,12 @@ class Experts(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """Scores of all experts: (..., H) -> (..., E, C)."""
-        inner = functional.gelu(h @ self.down.flatten(0, 1).T).unflatten(-1, self.down.shape[:2])  # (..., E, R)
+        inner = self.inner(h)
         return self.head(h).unsqueeze(-2) + torch.einsum("...er,erc->...ec", inner, self.up @ self.head.weight.T)
+
+    def inner(self, h: Tensor) -> Tensor:
+        """gelu(A_e h) of all experts: (..., H) -> (..., E, R)."""
+        return functional.gelu(h @ self.down.flatten(0, 1).T).unflatten(-1, self.down.shape[:2])
 
     def sparse(self, h: Tensor, routing: Routing) -> Tensor:
         """The mixture with only the chosen experts computed: (B, H) -> (B, C)."""

@@ -26,7 +26,7 @@ from causalroute.report.claims import TITLES, judge
 from causalroute.report.headline import SIGNS, Cell, Column, Line
 from causalroute.report.searched import show
 from causalroute.report.write import read_facts
-from causalroute.variants import module_of
+from causalroute.variants import is_variant, parent_of
 
 SHOWN = {"accuracy": "accuracy", "worst_group": "worst group"}
 """Metrics of the tables in results.md; results.csv has every kept one."""
@@ -49,7 +49,7 @@ def build(name: str, dataset: Dataset, evaluate: Evaluate, replicates: Replicate
     summary = io.read_json(layout.summary(name))
     results = score(read_all(name, dataset, replicates), read_facts(name, dataset, summary), dataset, evaluate)
     parameters = stored_numbers(name, dataset, replicates)
-    family = [method for method in dataset.methods if method in dataset.ablation or method in map(module_of, dataset.ablation)]
+    family = [method for method in dataset.methods if method in dataset.ablation or method in map(parent_of, dataset.ablation)]
     settings = {method: trained_settings(name, method, replicates) for method in family}
     versus = against_parents(results, dataset.ablation, evaluate)
     folder = layout.ablation(name)
@@ -68,7 +68,7 @@ def trained_settings(name: str, method: str, replicates: Replicates) -> dict[str
 
 def against_parents(results: Results, variants: Sequence[str], evaluate: Evaluate) -> list[Versus]:
     """Paired tests of every variant against its method; Holm over the variants for each split and metric."""
-    found = [one for variant in variants for one in against_control(results, evaluate, variant, module_of(variant))]
+    found = [one for variant in variants for one in against_control(results, evaluate, variant, parent_of(variant))]
     families: dict[tuple[str, str], list[int]] = {}
     for place, one in enumerate(found):
         families.setdefault((one.split, one.metric), []).append(place)
@@ -80,8 +80,9 @@ def against_parents(results: Results, variants: Sequence[str], evaluate: Evaluat
 
 def changed(settings: Mapping[str, Mapping[str, Any]], variant: str) -> str:
     """Settings in which a variant differs from its method, with the method's in brackets: `top_k 0 (2)`."""
-    own, parent = settings[variant], settings[module_of(variant)]
-    return ", ".join(f"{key} {show(value)} ({show(parent[key])})" for key, value in own.items() if value != parent[key]) or "the same settings"
+    own, parent = settings[variant], settings[parent_of(variant)]
+    found = ", ".join(f"{key} {show(value)} ({show(parent[key])})" for key, value in own.items() if value != parent.get(key, value))
+    return found or ("the same settings" if is_variant(variant) else "the same settings on other features")
 
 
 def columns(results: Results) -> list[Column]:
@@ -101,7 +102,7 @@ def document(
         f"# {markdown.escape(name)}: ablation",
         markdown.table(shown, lines),
         "Difference from the method in points, interval, Holm-adjusted p:",
-        _differences(shown, [method for method in settings if method != module_of(method)], compared, 1 - evaluate.confidence),
+        _differences(shown, [method for method in settings if method in {one.method for one in versus}], compared, 1 - evaluate.confidence),
         "\n".join(f"- {markdown.sentence(note)}" for note in notes(results, versus, evaluate)),
     ]
     return "\n\n".join(parts) + "\n"
@@ -116,7 +117,7 @@ def _line(
         row, one = results.find(method, column.split, column.metric), compared.get((method, column.split, column.metric))
         verdict = judge(one, alpha) if one else ""
         cells.append(None if row is None else Cell(percent(row.mean), f"{percent(row.low)}, {percent(row.high)}", verdict, row.mean))
-    title = method if method == module_of(method) else f"{method}: {changed(settings, method)}"
+    title = method if method == parent_of(method) else f"{method}: {changed(settings, method)}"
     return Line(method, title, headline.kind(method), tuple(cells), number(parameters[method]))
 
 

@@ -107,7 +107,10 @@ def require_saveable(config: Config, dataset: str, method: str) -> None:
     chosen, where = config.datasets[dataset], f"params.yaml: datasets.{dataset}.methods"
     if method not in (*chosen.methods, *chosen.ablation):
         raise UserError(f"the run has no method {method!r}", where=where, fix=f"choose from {', '.join(chosen.methods)}")
-    if methods.reads_posts(method) or methods.load(method).Method.asks:
+    if methods.reads(method) == "tokens":
+        fix = "save causal_moe, the same mixture on features of whole sides; the `evaluate` stage of the workflow tests this one"
+        raise UserError(f"{method!r} reads features of single tokens, which a saved model does not make, and cannot be saved", where=where, fix=fix)
+    if methods.reads(method) or methods.load(method).Method.asks:
         fix = "save a method on its features, such as erm or causal_moe; the `evaluate` stage of the workflow tests this one"
         raise UserError(f"{method!r} works inside a multimodal LLM and cannot be saved", where=where, fix=fix)
     if methods.load(method).Method.split_roles != Method.split_roles or methods.settings_of(method, config.methods[method]).__dict__.get("router") == "oracle":

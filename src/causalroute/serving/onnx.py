@@ -150,7 +150,9 @@ def _temperatures(weights: Weights, temperatures: Sequence[float]) -> list[float
 
 def _check_name(weights: Weights) -> None:
     """Refuses what its settings tell, before weights are restored."""
-    if methods.reads_posts(weights.method):
+    if methods.reads(weights.method) == "tokens":
+        raise UserError(f"{weights.method!r} cannot be exported: it reads features of single tokens, not of whole sides alone", fix=INSTEAD)
+    if methods.reads(weights.method):
         raise UserError(f"{weights.method!r} cannot be exported: it trains inside a multimodal LLM and reads posts, not cached features alone", fix=INSTEAD)
     if weights.settings.get("router") == "oracle":
         raise UserError(f"{weights.method!r} cannot be exported: its gate is told the true source of every post", fix=INSTEAD)

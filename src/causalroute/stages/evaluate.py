@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--method", required=True)
     parser.add_argument("--seeds", required=True, type=seed_range, help="first-last")
     arguments = parser.parse_args(argv)
-    backbone = section_of(arguments.config, "backbone", Backbone) if methods.reads_posts(arguments.method) else None
+    backbone = section_of(arguments.config, "backbone", Backbone) if methods.reads(arguments.method) else None
     _evaluate(arguments.dataset, section_of(arguments.config, "dataset", Dataset), backbone, arguments.method, arguments.seeds)
     return 0
 

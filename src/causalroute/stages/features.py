@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if settings.mllm is not None and settings.mllm.shots:
         show_examples(args.dataset, section_of(args.config, "dataset", Dataset).classes, backbone)
     store = Store(layout.feature_store(), backbone.key)
-    job = Encoding(backbone, store, layout.raw(args.dataset), args.threads, settings.tokens and args.views == "factual")
+    job = Encoding(backbone, store, layout.raw(args.dataset), args.threads)
     if args.views == "factual":
         write_factual(args.dataset, args.backbone, job)
     else:

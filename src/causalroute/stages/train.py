@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     dataset, train = section_of(config, "dataset", Dataset), section_of(config, "train", Train)
     settings = config.get("method", {})
     methods.settings_of(arguments.method, settings)
-    backbone = section_of(config, "backbone", Backbone) if methods.reads_posts(arguments.method) else None
+    backbone = section_of(config, "backbone", Backbone) if methods.reads(arguments.method) else None
     searched = arguments.method in config.get("searched", ())
     _train(arguments.dataset, dataset, backbone, train, arguments.method, settings, arguments.seeds, searched)
     return 0
@@ -44,8 +44,9 @@ def _train(name: str, dataset: Dataset, backbone: Backbone | None, train: Train,
     first, last = seeds[0], seeds[-1]
     read, asked = files.existing(), {}
     if backbone is not None:
-        posts = methods.with_reader(method, posts, Origin(name, methods.editor_of(method, dataset.editor) or "", "", dataset.backbone, backbone))
-        read, asked = [*read, layout.reference_image(name)], {"backbone": asdict(backbone)}
+        origin = Origin(name, methods.editor_of(method, dataset.editor) or "", "", dataset.backbone, backbone)
+        posts = methods.with_reader(method, posts, origin)
+        read, asked = [*read, *methods.further_files(method, origin)], {"backbone": asdict(backbone)}
     key = job.digest(read, method, settings=settings, train=vars(train), classes=dataset.classes, **asked)
     out, events = layout.run(name, method, first, last), layout.events(name, method, first, last)
     job.run(job.Job(method, settings, train, seeds, out, events, key), posts, standard)

@@ -28,7 +28,7 @@ from causalroute.training import loop
 from causalroute.training.checkpoint import Folder
 from causalroute.training.data import Standard
 from causalroute.training.events import Events
-from causalroute.variants import module_of
+from causalroute.variants import module_of, stream_of
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Seed:
 
 def build(name: str, settings: Mapping[str, Any], shape: Shape, seed: int, reader: Reader | None = None) -> Method:
     """An untrained method; its first weights depend on the seed and the module alone, so that a variant starts as its method does."""
-    module, generator = methods.load(name), torch_generator(seed, "weights", module_of(name))
+    module, generator = methods.load(name), torch_generator(seed, "weights", stream_of(name))
     method: Method = module.Method(methods.settings_of(name, dict(settings)), shape, generator)
     if reader is not None:
         method.attach(reader, generator)
@@ -119,7 +119,7 @@ def _fit(job: Job, method: Method, posts: Posts, seed: int, finished: Mapping[in
             **first.meta,
             "history": [{**row, "seed": seed} for row in first.meta["history"]],
         }
-    method.prepare(posts, torch_generator(seed, "prepare", module_of(job.method)))
+    method.prepare(posts, torch_generator(seed, "prepare", stream_of(job.method)))
     valid = posts.valid
     answer = method.answer(posts.inputs(valid))
     correct = answer.p.argmax(1) == posts.labels[valid]

@@ -23,7 +23,7 @@ from causalroute.methods.base import Check, Method, Posts
 from causalroute.model.losses import cross_entropy
 from causalroute.model.optimizer import AdamW, cosine
 from causalroute.rng import torch_generator
-from causalroute.variants import module_of
+from causalroute.variants import stream_of
 
 SELECT_FROM = 0.4
 CHECKPOINT_SECONDS = 20.0
@@ -63,9 +63,9 @@ Watch = Callable[[Row], None]
 
 def start(method: Method, posts: Posts, name: str, seed: int, train: Train) -> State:
     """Prepares a method and its optimiser; the same arguments give the same state, and a variant draws as its module does."""
-    method.prepare(posts, torch_generator(seed, "prepare", module_of(name)))
+    method.prepare(posts, torch_generator(seed, "prepare", stream_of(name)))
     parameters = [p for p in method.parameters() if p.requires_grad and p.numel()]
-    return State(method, AdamW(parameters, train.weight_decay), torch_generator(seed, "train", module_of(name)))
+    return State(method, AdamW(parameters, train.weight_decay), torch_generator(seed, "train", stream_of(name)))
 
 
 def advance(state: State, posts: Posts, train: Train, seed: int, *, save: Save, watch: Watch) -> Best:
