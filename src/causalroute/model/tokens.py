@@ -152,19 +152,15 @@ class TokenRouter:
 
 def mixture(experts: Experts, states: States, weights: Tensor, alone: Tensor) -> tuple[Tensor, Tensor]:
     """S (..., B, C) and z (..., B, E, C) from weights (M, E) and `TokenRouter.alone`."""
-    share = states.share.unsqueeze(-2)  # (..., B, 1, L): sums over tokens are products of matrices
-    base = experts.head(share @ states.h)  # (..., B, 1, C)
-    inner = experts.inner(states.h)  # (..., B, L, E, R)
-    up = experts.up @ experts.head.weight.T  # (E, R, C)
-
-    def scored(x: Tensor) -> Tensor:
-        return torch.einsum("...er,erc->...ec", x, up)
-
-    flat, cut = inner.flatten(-2), states.texts
-    sides = [part.unflatten(-1, inner.shape[-2:]).squeeze(-3) for part in (share[..., :cut] @ flat[..., :cut, :], share[..., cut:] @ flat[..., cut:, :])]
-    z = base + sum(scored(side)[..., chosen, :] for side, chosen in zip(sides, alone, strict=True))
-    mixed = torch.einsum("...le,...ler->...er", states.share[..., None] * states.spread(weights), inner)
-    return base.squeeze(-2) + scored(mixed).sum(-2), z
+    share, image = states.share, states.sides.bool()
+    base = experts.head(share.unsqueeze(-2) @ states.h)  # (..., B, 1, C)
+    inner, up = experts.inner(states.h), experts.up @ experts.head.weight.T  # (..., B, L, E, R), (E, R, C)
+    # One product of matrices sums over the tokens of each side: slices of `inner` would cost a copy each on the way back.
+    of_sides = torch.stack([share.masked_fill(image, 0.0), share.masked_fill(~image, 0.0)], -2) @ inner.flatten(-2)  # (..., B, 2, E * R)
+    sides = torch.einsum("...ser,erc->...sec", of_sides.unflatten(-1, experts.down.shape[:2]), up)  # (..., B, 2, E, C)
+    z = base + sum(sides[..., side, chosen, :] for side, chosen in enumerate(alone))
+    mixed = ((share[..., None] * states.spread(weights))[..., None] * inner).sum(-3)  # (..., B, E, R)
+    return base.squeeze(-2) + torch.einsum("...er,erc->...c", mixed, up), z
 
 
 def sparse(experts: Experts, states: States, routing: Routing) -> Tensor:
