@@ -82,7 +82,8 @@ def stage_config(config: Config, stage: str, *, dataset: str = "", method: str =
 
 
 def reads(method: str) -> str:
-    """What a method reads besides the features of whole sides, from its module's `READS`: "posts" (raw, with the backbone), "tokens", or nothing (empty)."""
+    """What a method reads besides the features of whole sides, from its module's `READS`: "posts" (raw, with the backbone), "tokens", published "rewrites" of
+    train posts, or nothing (empty)."""
     return str(constants(f"causalroute.methods.{module_of(method)}").get("READS", ""))
 
 

@@ -37,6 +37,7 @@ REFUSED = {
     "zero_shot_generated": "replies of a multimodal LLM",
     "lora_moe": "inside a multimodal LLM",
     "token_moe": "features of single tokens",
+    "rewrite_detector": "published rewrites",
 }
 EXPORTED = [name for name in methods.names() if name not in REFUSED]
 QUICK = ("erm", "causal_moe")

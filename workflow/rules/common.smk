@@ -205,13 +205,17 @@ def evaluation_inputs(wildcards):
 
 
 def further_files(wildcards, *editors):
-    """What a method needs beside features of whole sides: the posts as they came and the reference image, or features of their tokens; most need nothing."""
+    """What a method needs beside features of whole sides: the posts as they came and the reference image, features of their tokens, or published rewrites; most
+    need nothing."""
     dataset, wanted = wildcards.dataset, plan.reads(wildcards.method)
     if wanted == "tokens":
         name = CONFIG.datasets[dataset].backbone
         return [layout.tokens(dataset, name, view) for view in ("factual", *editors)]
-    raw = [layout.source(dataset), layout.reference_image(dataset)]
-    return raw if wanted == "posts" else []
+    found = {
+        "posts": [layout.source(dataset), layout.reference_image(dataset)],
+        "rewrites": [layout.rewrites(dataset)],
+    }
+    return found.get(wanted, [])
 
 
 def token_files(dataset, methods):
@@ -249,7 +253,9 @@ def backbone_of(wildcards):
 
 def minutes(plain):
     """`runtime` of a job with a method: a day where it reads raw posts or tokens."""
-    return lambda wildcards: 1440 if plan.reads(wildcards.method) else plain
+    return lambda wildcards: (
+        1440 if plan.reads(wildcards.method) in ("posts", "tokens") else plain
+    )
 
 
 def posts_files(dataset):

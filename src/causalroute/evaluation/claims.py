@@ -19,7 +19,7 @@ from causalroute.variants import is_oracle, module_of
 
 PROPOSED, CONTROL = "causal_moe", "double_swap"
 UNTRAINED = ("majority", "zero_shot", "zero_shot_generated")
-ONE_SIDED = ("bag_of_words", "inverted_bag_of_words", "text_only", "image_only")
+ONE_SIDED = ("bag_of_words", "inverted_bag_of_words", "rewrite_detector", "text_only", "image_only")
 PLAIN = (*UNTRAINED, *ONE_SIDED, REFERENCE, "late_fusion", "multi_view", "label_smoothing", "moe")
 """Methods that do nothing against shortcuts."""
 HARD = (("ood", "accuracy"), ("id", "worst_group"))

@@ -56,7 +56,7 @@ def editor_of(name: str, dataset_editor: str) -> str | None:
 
 
 def reads(name: str) -> str:
-    """What a method reads besides the features of whole sides, from its module's `READS`: "posts", "tokens", or nothing (empty)."""
+    """What a method reads besides the features of whole sides, from its module's `READS`: "posts", "tokens", "rewrites", or nothing (empty)."""
     return str(getattr(load(name), "READS", ""))
 
 
@@ -69,7 +69,8 @@ def further_files(name: str, origin: Origin) -> list[Path]:
     """Files that such a method's training depends on, beside those of the features."""
     if reads(name) == "tokens":
         return [layout.tokens(origin.dataset, origin.name, views) for views in ("factual", origin.editor)]
-    return [layout.reference_image(origin.dataset)] if reads(name) else []
+    found = {"posts": layout.reference_image, "rewrites": layout.rewrites}.get(reads(name))
+    return [found(origin.dataset)] if found else []
 
 
 def settings_of(name: str, values: dict[str, Any]) -> Any:

@@ -6,6 +6,7 @@ p(y | x) = softmax(W tfidf(x) + b),     W, b minimise  sum CE + |W|^2 / (2 C) (t
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -54,17 +55,20 @@ class Method(base.Method):
 
     def prepare(self, posts: Posts, generator: Generator) -> None:
         """Fits the vocabulary and one regression per C."""
+        train, valid = (([posts.texts[row] for row in rows.tolist()], posts.labels[rows]) for rows in (posts.train, posts.valid))
+        self.fit(train, valid)
+
+    def fit(self, train: tuple[Sequence[str], Tensor], valid: tuple[Sequence[str], Tensor]) -> None:
+        """Fits texts and labels (N,) of `train`; C is chosen on `valid`."""
         from sklearn.linear_model import LogisticRegression
 
-        train, valid = posts.train, posts.valid
         vectorizer = self._vectorizer()
-        x = vectorizer.fit_transform([posts.texts[row] for row in train.tolist()])
-        x_valid = vectorizer.transform([posts.texts[row] for row in valid.tolist()])
-        y, y_valid = posts.labels[train].numpy(), posts.labels[valid].numpy()
+        x, x_valid = vectorizer.fit_transform(train[0]), vectorizer.transform(valid[0])
+        y, y_valid = train[1].numpy(), valid[1].numpy()
         fits = [LogisticRegression(C=c, max_iter=1000).fit(x, y) for c in sorted(self.settings.c)]
         best: Any = max(fits, key=lambda fit: fit.score(x_valid, y_valid))
         self.words = vectorizer.get_feature_names_out().tolist()
-        weight, bias = per_class(best, posts.classes)
+        weight, bias = per_class(best, self.shape.classes)
         self._hold({"weight": weight, "bias": bias, "idf": torch.from_numpy(vectorizer.idf_)})
 
     def _vectorizer(self) -> TfidfVectorizer:

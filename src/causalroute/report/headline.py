@@ -16,7 +16,8 @@ from causalroute.report.claims import TITLES
 from causalroute.report.tables import detectable, verdict
 from causalroute.variants import is_oracle, is_visual, module_of
 
-BASELINES = ("majority", "bag_of_words", INVERTED, "text_only", "image_only")
+DETECTOR = "rewrite_detector"
+BASELINES = ("majority", "bag_of_words", INVERTED, DETECTOR, "text_only", "image_only")
 KINDS = ("baseline", "method", "oracle")
 SIGNS = {"better": "▲", "worse": "▼", "same": "=", "": ""}
 
@@ -172,6 +173,9 @@ def notes(results: Results, evaluate: Evaluate, summary: Mapping[str, Any], swap
     )
     if INVERTED in results.answers:
         found.append(f"`{INVERTED}`: the bag of words with its answers swapped; where it scores high, the split rewards reversing the shortcut.")
+    if DETECTOR in results.answers:
+        cheat = "a cheat that turns the answer of the bag of words round where a caption reads like the published rewrites of train posts"
+        found.append(f"`{DETECTOR}`: {cheat}; what it gains is gained by knowing the rewriter.")
     if any(kind(method) == "oracle" for method in results.answers):
         found.append("Oracle rows use what no real data set offers (training posts without the shortcut, or the true cues): a ceiling, not a competitor.")
     if summary.get("visual") == "attributes":

@@ -110,9 +110,11 @@ def require_saveable(config: Config, dataset: str, method: str) -> None:
     if methods.reads(method) == "tokens":
         fix = "save causal_moe, the same mixture on features of whole sides; the `evaluate` stage of the workflow tests this one"
         raise UserError(f"{method!r} reads features of single tokens, which a saved model does not make, and cannot be saved", where=where, fix=fix)
-    if methods.reads(method) or methods.load(method).Method.asks:
+    if methods.reads(method) == "posts" or methods.load(method).Method.asks:
         fix = "save a method on its features, such as erm or causal_moe; the `evaluate` stage of the workflow tests this one"
         raise UserError(f"{method!r} works inside a multimodal LLM and cannot be saved", where=where, fix=fix)
+    if methods.reads(method) == "rewrites":
+        raise UserError(f"{method!r} is a cheat that knows the rewriter of a test, and is not saved", where=where, fix="save another method")
     if methods.load(method).Method.split_roles != Method.split_roles or methods.settings_of(method, config.methods[method]).__dict__.get("router") == "oracle":
         raise UserError(f"{method!r} is an oracle: it knows what no further post tells", fix="save another method")
 

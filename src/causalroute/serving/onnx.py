@@ -46,6 +46,12 @@ BEYOND = {
     "raw": "posts as a multimodal LLM reads them",
 }
 """What a method may look at that no graph has."""
+FURTHER = {
+    "posts": "it trains inside a multimodal LLM and reads posts, not cached features alone",
+    "tokens": "it reads features of single tokens, not of whole sides alone",
+    "rewrites": "it reads the texts of posts, and published rewrites",
+}
+"""What methods read (`methods.reads`) that no graph is fed with."""
 INSTEAD = "export a method that reads cached features alone, such as erm or causal_moe"
 
 
@@ -150,10 +156,8 @@ def _temperatures(weights: Weights, temperatures: Sequence[float]) -> list[float
 
 def _check_name(weights: Weights) -> None:
     """Refuses what its settings tell, before weights are restored."""
-    if methods.reads(weights.method) == "tokens":
-        raise UserError(f"{weights.method!r} cannot be exported: it reads features of single tokens, not of whole sides alone", fix=INSTEAD)
-    if methods.reads(weights.method):
-        raise UserError(f"{weights.method!r} cannot be exported: it trains inside a multimodal LLM and reads posts, not cached features alone", fix=INSTEAD)
+    if why := FURTHER.get(methods.reads(weights.method)):
+        raise UserError(f"{weights.method!r} cannot be exported: {why}", fix=INSTEAD)
     if weights.settings.get("router") == "oracle":
         raise UserError(f"{weights.method!r} cannot be exported: its gate is told the true source of every post", fix=INSTEAD)
 
