@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,13 @@ def test_a_copy_takes_the_place_of_a_former_model(saved: Path, tmp_path: Path) -
         bundle.copy(saved, tmp_path / name)
         assert contents(tmp_path / name) == contents(saved)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "model", "new", "other"], "nothing is left beside them"
+
+
+def test_a_model_of_an_earlier_version_is_read(saved: Path) -> None:
+    now, config = bundle.open_bundle(saved), json.loads((saved / "config.json").read_text())
+    config["backbone"]["settings"]["tokens"] = False
+    (saved / "config.json").write_text(json.dumps(config))
+    assert bundle.open_bundle(saved).backbone == now.backbone
 
 
 def test_exporting_a_model_onto_itself_keeps_it(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:

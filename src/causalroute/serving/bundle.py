@@ -29,6 +29,8 @@ from causalroute.io import canonical_json, read_json, read_tensors, write_json
 
 FORMAT = 1
 """Raised when a folder of the version before can no longer be read."""
+FORMER = ("tokens",)
+"""Settings of a backbone that earlier versions saved, and nothing reads any more."""
 CONFIG, EDITOR, REFERENCE, CARD, BACKBONE, LOOKER = "config.json", "editor.safetensors", "reference.png", "README.md", "backbone", "looker"
 FIELDS = ("model", "text_model", "image_model")
 """Settings of a backbone that name a model."""
@@ -150,5 +152,5 @@ def _located(settings: dict[str, Any], folder: Path, other: str) -> Backbone:
             return str(Path(other) / key if (Path(other) / key).is_dir() else other)
         return str(folder / value) if value.startswith((f"{BACKBONE}/", f"{LOOKER}/")) else value
 
-    found = settings | {key: place(key, settings[key]) for key in FIELDS}
+    found = {key: value for key, value in settings.items() if key not in FORMER} | {key: place(key, settings[key]) for key in FIELDS}
     return parse(Backbone, canonical_json(found), where=f"{folder / CONFIG}: backbone")
