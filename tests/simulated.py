@@ -86,8 +86,7 @@ def write_tokens(*, keep: float = 1.0) -> None:
             for place in range(3):
                 tokens[..., place, place::3] += keep * x[..., place::3].float()
             lengths = lengths.view(-1, *[1] * (x.dim() - 2)).expand(x.shape[:-1])
-            tokens = tokens * (torch.arange(5) < lengths[..., None])[..., None]
-            tensors |= {view: tokens[..., : int(lengths.max()), :].half(), f"{view}_lengths": lengths.int().contiguous()}
+            tensors |= {view: tokens[torch.arange(5) < lengths[..., None]].half(), f"{view}_lengths": lengths.int().contiguous()}
         io.write_tensors(layout.tokens(NAME, "b", editor), tensors, ids)
 
 

@@ -38,7 +38,7 @@ def square(top: int, left: int, size: int) -> np.ndarray:
 
 def tokens_file(path: Path, values: torch.Tensor, ids: list[str]) -> Path:
     lengths = torch.full((len(ids),), values.shape[1], dtype=torch.int32)
-    write_tensors(path, {"v": values.half(), "v_lengths": lengths}, {"ids_sha256": ids_digest(ids)})
+    write_tensors(path, {"v": values.half().flatten(0, 1), "v_lengths": lengths}, {"ids_sha256": ids_digest(ids)})
     return path
 
 

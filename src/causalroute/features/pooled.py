@@ -70,7 +70,7 @@ class Patches:
 
     def __getitem__(self, row: int) -> Floats:
         """(P, D) float32 of one post."""
-        return self.values[row : row + 1][0].float().numpy()
+        return self.values[row * self.grid**2 : (row + 1) * self.grid**2].float().numpy()
 
 
 class Pool:

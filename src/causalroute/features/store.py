@@ -109,15 +109,16 @@ class Store:
         return result
 
     def tokens(self, digests: Sequence[bytes]) -> torch.Tensor:
-        """Token features (n, L, D) float16 of stored inputs, zero behind each one's length; L is the longest length."""
-        longest = int(self.lengths(digests).max())
-        result: torch.Tensor | None = None
+        """Token features (sum of `lengths`, D) float16 of stored inputs, those of one input behind those of the one before."""
+        lengths = self.lengths(digests).long()
+        starts, result = lengths.cumsum(0) - lengths, None
         for number, rows, places in self._by_shard(digests):
             values = self._load(number, "tokens")
-            result = torch.zeros(len(digests), longest, values.shape[2], dtype=values.dtype) if result is None else result
-            width = min(longest, values.shape[1])
-            result[places, :width] = values[rows, :width]
-        return torch.empty(0, 0, 0, dtype=torch.float16) if result is None else result
+            result = torch.empty(int(lengths.sum()), values.shape[2], dtype=values.dtype) if result is None else result
+            offset = torch.arange(values.shape[1])
+            there = offset < lengths[places][:, None]
+            result[(starts[places][:, None] + offset)[there]] = values[rows][there]
+        return torch.empty(0, 0, dtype=torch.float16) if result is None else result
 
     def _by_shard(self, digests: Sequence[bytes]) -> list[tuple[int, list[int], list[int]]]:
         """(shard, rows in it, places in `digests`): each shard is opened once."""

@@ -1,9 +1,9 @@
 """Features of every token and patch, of the posts or of one editor's views: what methods read that route tokens instead of posts.
 
-`tokens/{views}.safetensors` holds for each view x the features x (N, L, D) float16, zero behind the length of each, and x_lengths (N,); of swaps
-(M, K, L, D) and (M, K). It is made where a method wants it alone, for it is some fifty times as large as the pooled features.
+`tokens/{views}.safetensors` holds for each view x the features x (T, D) float16 of all tokens, post after post and of swaps one after the other, and how many
+each has, x_lengths (N,), of swaps (M, K). It is made where it is read alone, for it is some fifty times as large as the pooled features.
 
-Letters: N posts, M edited ones, K swaps, L tokens of the longest, D width.
+Letters: N posts, M edited ones, K swaps, T tokens of all, D width.
 """
 
 from __future__ import annotations
@@ -42,9 +42,8 @@ def write_tokens(dataset: str, backbone_name: str, views: str, job: Encoding) ->
         digests = encode(job, view_inputs(manifest, edited, view, reference))
         posts = manifest.height if edited is None else edited.height
         shape = (posts, -1) if view.endswith("_swap") else (posts,)
-        features = job.store.tokens(digests)
-        tensors[view] = features.reshape(*shape, *features.shape[1:]) if posts else features
-        tensors[f"{view}_lengths"] = job.store.lengths(digests).reshape(shape) if posts else job.store.lengths(digests)
+        tensors[view], lengths = job.store.tokens(digests), job.store.lengths(digests)
+        tensors[f"{view}_lengths"] = lengths.reshape(shape) if posts else lengths
     path = layout.tokens(dataset, backbone_name, views)
     write_tensors(path, tensors, {"ids_sha256": ids_digest(manifest["id"]), "backbone_key": job.backbone.key})
     return path

@@ -6,6 +6,7 @@ Letters: B posts asked for, K swaps, L tokens of the longest among them, D width
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import polars as pl
 import torch
@@ -18,6 +19,20 @@ from causalroute.stored.reading import FeatureFile
 
 HELD = {"t_held_swap": "t_swap", "v_held_swap": "v_swap"}
 """Views of the held-out editor -> their names in its own file."""
+
+
+@dataclass(frozen=True)
+class _View:
+    """What is stored of a view of N posts."""
+
+    tokens: Tensor
+    """(T, D)"""
+    starts: Tensor
+    """(N,), of swaps (N, K): where the tokens of each begin"""
+    lengths: Tensor
+    """of the same shape"""
+    place: Tensor
+    """rows of the posts that are asked for"""
 
 
 class TokenReader:
@@ -45,27 +60,30 @@ class TokenReader:
                 raise UserError("features of tokens are missing", where=str(path), fix="run the whole pipeline (make reproduce), which makes them first")
             if views:
                 self._files[role] = FeatureFile(path, rows, len(manifest), digest)
-        self._stored: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
-        text, image = (int(self._view(view)[0].shape[-1]) for view in ("t", "v"))
+        self._stored: dict[str, _View] = {}
+        text, image = (int(self._view(view).tokens.shape[-1]) for view in ("t", "v"))
         self.widths = text, image
         """D of the tokens of a text, and of the patches of an image (or the tokens of the words that stand for one)"""
 
-    def _view(self, view: str) -> tuple[Tensor, Tensor, Tensor]:
-        """What is stored of a view, the lengths, and the place of each post."""
+    def _view(self, view: str) -> _View:
         if view not in self._stored:
             file = self._files["held" if view in HELD else "" if view in ("t", "v") else "edited"]
             name = HELD.get(view, view)
-            self._stored[view] = file.whole(name), file.whole(f"{name}_lengths"), file.place
+            lengths = file.whole(f"{name}_lengths").long()
+            starts = (lengths.flatten().cumsum(0) - lengths.flatten()).view_as(lengths)
+            self._stored[view] = _View(file.whole(name), starts, lengths, file.place)
         return self._stored[view]
 
     def read(self, view: str, rows: Tensor, swap: Tensor | int = 0) -> tuple[Tensor, Tensor]:
         """A view of the posts `rows` (B,), of swaps the one numbered `swap`, which may differ from post to post (B,).
 
         Returns:
-            (B, L, D) float32, and (B, L) bool, False behind the last token of each.
+            (B, L, D) float32, 0 behind the last token of each, and (B, L) bool, False there.
         """
-        stored, lengths, place = self._view(view)
-        at = (place[rows], swap) if view.endswith("_swap") else (place[rows],)
-        length = lengths[at]
-        longest = int(length.max())
-        return stored[at][:, :longest].float(), torch.arange(longest) < length[:, None]
+        stored = self._view(view)
+        at = (stored.place[rows], swap) if view.endswith("_swap") else (stored.place[rows],)
+        start, length = stored.starts[at][:, None], stored.lengths[at][:, None]
+        offset = torch.arange(int(length.max()))
+        inside = offset < length
+        found = stored.tokens[torch.where(inside, start + offset, 0)]
+        return found.float().masked_fill_(~inside[..., None], 0.0), inside
