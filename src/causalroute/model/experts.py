@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from causalroute.model.layers import linear
-from causalroute.routing import Routing, combine, dispatch, permute
+from causalroute.routing import Routing, combine, dispatch_product, permute
 
 IDLE = 0.01
 """Share of its kind's posts below which an expert counts as collapsed."""
@@ -40,10 +40,10 @@ class Experts(nn.Module):
     def sparse(self, h: Tensor, routing: Routing) -> Tensor:
         """The mixture with only the chosen experts computed: (B, H) -> (B, C)."""
         moved = permute(routing.experts, self.down.shape[0])
-        x = dispatch(h, moved)  # (B*k, H)
-        bounds = moved.offsets.tolist()
-        parts = [functional.gelu(x[bounds[e] : bounds[e + 1]] @ self.down[e].T) @ (self.up[e] @ self.head.weight.T) for e in range(self.down.shape[0])]
-        return combine(self.head(x) + torch.cat(parts), routing.weights, moved)
+        inner = functional.gelu(dispatch_product(h, self.down.mT.contiguous(), moved))  # (B*k, R)
+        parts = inner.split(moved.offsets.diff().tolist())
+        scores = torch.cat([part @ up for part, up in zip(parts, (self.up @ self.head.weight.T).unbind(0), strict=True)])
+        return self.head(h) * routing.weights.sum(1, keepdim=True) + combine(scores, routing.weights, moved)
 
 
 def dense_weights(routing: Routing) -> Tensor:
