@@ -86,6 +86,8 @@ def write_tokens(*, keep: float = 1.0) -> None:
             for place in range(3):
                 tokens[..., place, place::3] += keep * x[..., place::3].float()
             lengths = lengths.view(-1, *[1] * (x.dim() - 2)).expand(x.shape[:-1])
+            if view == "t_swap":
+                lengths = torch.stack([lengths[:, 0], lengths[:, 1].flip(0)], 1)
             tensors |= {view: tokens[torch.arange(5) < lengths[..., None]].half(), f"{view}_lengths": lengths.int().contiguous()}
         io.write_tensors(layout.tokens(NAME, "b", editor), tensors, ids)
 

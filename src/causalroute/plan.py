@@ -26,7 +26,6 @@ DATASET_FIELDS: dict[str, set[str]] = {  # fields of a data set that a stage rea
     "prepare": {field.name for field in dataclasses.fields(Dataset)} - {"backbone", "editor", "held_out", "looker", "methods", "search", "ablation"},
     "audit": COMMON,
     "features": COMMON,
-    "tokens": COMMON,
     "counterfactuals": COMMON,
     "gate": COMMON,
     "gallery": COMMON,
@@ -166,9 +165,10 @@ def _space(method: str) -> dict[str, Any]:
 
 
 def ablation_rows(config: Config, dataset: str) -> list[str]:
-    """Methods that an ablation reads: each method with its variants behind it, and before them those that make the groups; none without variants."""
+    """Methods that an ablation reads: each method with its variants behind it, a derived one behind that it comes from, and before them those that make the
+    groups; none without variants."""
     chosen = config.datasets[dataset]
-    parents = dict.fromkeys(map(parent_of, chosen.ablation))
+    parents = sorted(dict.fromkeys(map(parent_of, chosen.ablation)), key=lambda name: parent_of(name) != name)
     rows = [row for parent in parents for row in (parent, *(variant for variant in chosen.ablation if parent_of(variant) == parent))]
     return list(dict.fromkeys([*(probe for probe in PROBES if rows and probe in chosen.methods), *rows]))
 
@@ -203,10 +203,17 @@ def feature_editors(config: Config, dataset: str) -> list[str]:
 
 def token_views(config: Config, dataset: str, methods: Iterable[str]) -> list[str]:
     """Of which views the features of single tokens and patches are made: "factual" and the editors that a method on tokens is trained and evaluated with;
-    of the posts alone where an editor's image views are pooled from patches; none otherwise."""
+    of the posts alone where an editor's image views are pooled from patches; none otherwise.
+
+    Raises:
+        UserError: a method on tokens meets an editor whose image views are pooled.
+    """
     routed = [method for method in methods if reads(method) == "tokens"]
     editors = [evaluation_editor(config, dataset, method) for method in routed] + ([config.datasets[dataset].held_out] if routed else [])
-    pooled = any(config.editors[editor].level == "patches" for editor in feature_editors(config, dataset))
+    pooled = [editor for editor in feature_editors(config, dataset) if config.editors[editor].level == "patches"]
+    if both := sorted({*pooled} & {*editors}):
+        what = f"the method {routed[0]!r} wants features of patches in every view, and {both[0]!r} pools its image views, so that none is left"
+        raise UserError(what, where=f"params.yaml: editors.{both[0]}.level", fix=f"write `level: pixels`, or leave {routed[0]} out")
     return list(dict.fromkeys([*(["factual"] if routed or pooled else []), *filter(None, editors)]))
 
 

@@ -32,9 +32,10 @@ SEEDS = Replicates(seeds=3, per_job=2)
 EVALUATE = Evaluate(bootstrap=100)
 SETTINGS: dict[str, dict[str, Any]] = {
     "text_only": {}, "causal_moe": {}, "causal_moe@dense": {"top_k": 0}, "causal_moe@bad": {"rank": 0, "te": 0.5}, "erm": {}, "erm@same": {},
+    "token_moe": {}, "token_moe@x": {"masked": False},
 }  # fmt: skip
 VARIANTS = [name for name in SETTINGS if "@" in name]
-SKILL = {"causal_moe@dense": (2.8, 0.2), "causal_moe@bad": (1.8, 1.6), "erm@same": (1.8, 1.8)}
+SKILL = {"token_moe": (1.8, 1.8), "token_moe@x": (1.8, 1.7), "causal_moe@dense": (2.8, 0.2), "causal_moe@bad": (1.8, 1.6), "erm@same": (1.8, 1.8)}
 
 
 def dataset() -> Dataset:
@@ -126,7 +127,7 @@ def test_a_reader_sees_settings_differences_and_verdicts(run: Path) -> None:
     assert list(rows) == [f"`{name}`" for name in VARIANTS]
     assert rows["`erm@same`"].count("+0.0 [0.0, 0.0] p 1.000 =") == 6
     assert re.search(r"\| -\d+\.\d \[-\d+\.\d, -\d+\.\d\] p < \.001 ▼ \|", rows["`causal_moe@bad`"])
-    assert "over all variants (3)" in text
+    assert "over all variants (4)" in text
     assert "worst group OOD" in text
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert [len({line.count("|") for line in lines}) for lines in tables] == [1, 1], "rectangular"

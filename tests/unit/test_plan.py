@@ -194,6 +194,13 @@ def test_a_method_that_reads_posts_hears_of_the_backbone(config: Config, method:
     assert plan.searched(on, "talks", [method]) == []
 
 
+@pytest.mark.parametrize("listed", [("token_moe@unmasked", "token_moe"), ("token_moe", "token_moe@unmasked")])
+def test_a_derived_method_comes_behind_the_one_it_is_compared_with(config: Config, listed: tuple[str, ...]) -> None:
+    chosen = dataclasses.replace(config.datasets["planted"], methods=("erm",), ablation=listed)
+    found = dataclasses.replace(config, datasets={"planted": chosen})
+    assert plan.ablation_rows(found, "planted") == ["causal_moe", "token_moe", "token_moe@unmasked"]
+
+
 def test_tokens_are_made_of_what_is_looked_at_and_of_nothing_else(config: Config) -> None:
     def of(methods: tuple[str, ...], **changes: Any) -> Config:
         chosen = dataclasses.replace(config.datasets["planted"], methods=methods, **changes)
@@ -205,6 +212,8 @@ def test_tokens_are_made_of_what_is_looked_at_and_of_nothing_else(config: Config
     assert plan.token_views(of(wanted, held_out=""), "planted", wanted) == ["factual", "estimated"]
     assert plan.token_views(of(("causal_moe",)), "planted", ("causal_moe",)) == []
     assert plan.token_views(of(("causal_moe",), held_out="pooled"), "planted", ("causal_moe",)) == ["factual"]
+    with pytest.raises(UserError, match=r"'pooled' pools its image views(.|\n)*editors\.pooled\.level"):
+        plan.token_views(of(wanted, held_out="pooled"), "planted", wanted)
     jobs = [stage for stage, _ in plan.result_jobs(of(wanted), "planted")]
     assert ("tokens" in jobs, "tokens" in [stage for stage, _ in plan.result_jobs(of(("erm",)), "planted")]) == (True, False)
     told = json.loads(plan.stage_config(of(wanted), "train", dataset="planted", method=wanted[1]))

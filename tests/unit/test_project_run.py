@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from causalroute.errors import UserError
 from causalroute.io import write_json
 from causalroute.project import answer, run, workflow
 from causalroute.project.run import Lines, Watch
-from causalroute.project.steps import Event, Reader
+from causalroute.project.steps import WORDS, Event, Reader
 
 STARTED = """\
 Using workflow specific profile profiles/default for setting default command line arguments.
@@ -91,6 +92,11 @@ def test_a_step_begins_as_soon_as_it_is_announced() -> None:
     assert (counted.kind, counted.total) == ("counted", 4)
     assert began.step is not None
     assert (began.kind, began.step.words, began.step.log) == ("began", "bringing the table and its images", "logs/posts/fetch.log")
+
+
+def test_every_rule_has_words() -> None:
+    rules = {name for path in (Path(__file__).parents[2] / "workflow/rules").glob("*.smk") for name in re.findall(r"^rule (\w+):", path.read_text(), re.M)}
+    assert set(WORDS) == rules
 
 
 def test_steps_are_told_in_plain_words() -> None:

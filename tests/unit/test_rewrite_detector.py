@@ -71,7 +71,7 @@ def test_without_rewrites_or_with_three_classes_it_is_refused(posts: Posts) -> N
     with pytest.raises(UserError, match=r"too few published rewrites(.|\n)*leave rewrite_detector out"):
         fitted("rewrite_detector", dataclasses.replace(posts, reader={"p0": ["one"]}))
     with pytest.raises(UserError, match="between two classes"):
-        build("rewrite_detector", {}, Shape(1, 1, 3, 8, 0.0), 0)
+        fitted("rewrite_detector", dataclasses.replace(posts, classes=3))
 
 
 def test_it_reads_the_rewrites_of_its_posts_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, posts: Posts) -> None:

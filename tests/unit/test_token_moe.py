@@ -15,10 +15,11 @@ from tests import simulated
 from causalroute import io, layout, methods
 from causalroute.config import Train
 from causalroute.errors import UserError
+from causalroute.io import ids_digest
 from causalroute.methods.base import Method, Posts
 from causalroute.stages import evaluate, train
 from causalroute.stored.tokens import TokenReader
-from causalroute.training import loop
+from causalroute.training import job, loop
 from causalroute.training.checkpoint import Folder
 from causalroute.training.data import TRAIN_VIEWS, Files, load_posts
 from causalroute.training.job import build, shape_of
@@ -156,11 +157,42 @@ def test_the_stages_train_and_answer_on_every_view_to_the_same_bytes() -> None:
         assert frame[name].null_count() == 0
     assert stages("0-1") == first
     assert (out / "weights.safetensors").read_bytes() == weights
-    simulated.write_tokens(keep=0.0)
+
+
+def test_other_tokens_are_other_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed run leaves a finished seed behind: it is taken up with the same tokens, and not with others."""
+    trained_seeds: list[int] = []
+    once = job._train
+    monkeypatch.setattr(job, "_train", lambda *given: trained_seeds.append(given[3]) or once(*given))
+    monkeypatch.setattr(job.Folder, "remove", lambda folder: None)
+    head = ["--dataset", "sim", "--method", "token_moe", "--seeds", "7-7", "--config", config(train=BUDGET, method=BASE)]
     try:
-        assert stages("0-1") != first, "other tokens are other data: nothing of the former run is taken up"
+        for keep in (1.0, 1.0, 0.0):
+            simulated.write_tokens(keep=keep)
+            assert train.main(head) == 0
     finally:
         simulated.write_tokens()
+    assert trained_seeds == [7, 7]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("common", "change"),
+    [({"per_kind": 2}, {"z": 1.0}), ({"per_kind": 2}, {"balance": 1.0}), ({"per_kind": 2}, {"balancing": "bias"}), ({}, {"form": "B"})]
+    + [({}, {"router": router}) for router in ("learned", "ce", "random", "constant", "always", "mediated")],
+    ids=str,
+)
+def test_what_is_inherited_works_on_tokens(common: dict[str, Any], change: dict[str, Any], posts: Posts) -> None:
+    method = trained(posts, common | change)
+    found = method.answer(posts.inputs(posts.valid))
+    torch.testing.assert_close(found.experts.sum(1), torch.ones(len(posts.valid)))
+    assert not torch.equal(found.p, answer(trained(posts, common), posts))
+
+
+def test_a_token_has_three_kinds_of_experts_to_choose_from() -> None:
+    with pytest.raises(UserError, match="exceeds the 3 experts that a token may use"):
+        methods.settings_of("token_moe", {"top_k": 4})
+    assert methods.settings_of("token_moe", {"top_k": 4, "masked": False}).top_k == 4
 
 
 def test_what_is_missing_or_does_not_fit_is_told(posts: Posts, folder: Path) -> None:
@@ -172,6 +204,9 @@ def test_what_is_missing_or_does_not_fit_is_told(posts: Posts, folder: Path) -> 
     tensors, _ = io.read_tensors(layout.tokens("sim", "b", "factual"))
     io.write_tensors(path, tensors, {"ids_sha256": "of other posts"})
     with pytest.raises(UserError, match="another manifest"):
+        TokenReader(posts.ids, "sim", "b", "estimated", "truth")
+    io.write_tensors(path, tensors, {"ids_sha256": ids_digest(pl.read_parquet(layout.manifest("sim"))["id"]), "backbone_key": "other"})
+    with pytest.raises(UserError, match="are of another backbone"):
         TokenReader(posts.ids, "sim", "b", "estimated", "truth")
     path.write_bytes(whole)
     with pytest.raises(UserError, match="reads features of tokens, and got none"):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from causalroute.model.experts import Experts
-from causalroute.model.tokens import States, TokenRouter, TokenTrunk, mixture, moments, sparse
+from causalroute.model.tokens import States, TokenRouter, TokenTrunk, mixture, sparse, token_sums
 from causalroute.rng import torch_generator
 
 B, LT, LV, DT, DV, H, R, C = 3, 4, 5, 6, 7, 8, 2, 3
@@ -51,10 +51,10 @@ def one_by_one(states: States, weights: Tensor, adapters: Experts) -> Tensor:
     for post in range(B):
         total = torch.zeros(H)
         for place in range(LT + LV):
-            if states.inside[post, place]:
+            if states.mask[post, place]:
                 h, w = states.h[post, place], next(number)
                 moved = sum(w[e] * functional.gelu(adapters.down[e] @ h) @ adapters.up[e] for e in range(len(w)))
-                total = total + states.share[post, place] * (h + moved)
+                total = total + states.attention[post, place] * (h + moved)
         rows.append(adapters.head(total))
     return torch.stack(rows)
 
@@ -64,15 +64,15 @@ def test_the_mixture_is_that_of_a_loop_over_tokens(per_kind: int, top_k: int, ma
     states, adapters, route = trunk()(noise(B, H), *sides()), experts(per_kind), router(per_kind, top_k, masked)
     within = nn.Linear(H, 4 * per_kind).requires_grad_(False) if per_kind > 1 else None
     found, weights = route(gates(), states, within, None)
-    assert len(weights) == int(states.inside.sum())
+    assert len(weights) == int(states.mask.sum())
     torch.testing.assert_close(weights.sum(1), torch.ones(len(weights)))
-    s, z = mixture(adapters, states, weights, route.alone())
+    s, z = mixture(adapters, states, weights, route.forced())
     torch.testing.assert_close(s, one_by_one(states, weights, adapters))
     if top_k:
         assert (weights > 0).sum(1).max() <= top_k
         torch.testing.assert_close(sparse(adapters, states, found), s)
-    for e, alone in enumerate(route.alone().T):
-        firm = functional.one_hot(alone[states.sides[states.inside]], 4 * per_kind).float()
+    for e, acting in enumerate(route.forced().T):
+        firm = functional.one_hot(acting[states.sides[states.mask]], 4 * per_kind).float()
         torch.testing.assert_close(z[:, e], one_by_one(states, firm, adapters))
 
 
@@ -82,13 +82,13 @@ def test_views_are_computed_together_as_they_are_alone() -> None:
     h, route, adapters = noise(2, 2, B, H), router(), experts()
     grid = trunk().grid(h, (torch.stack([text, other_text]), torch.stack([text_in] * 2)), (torch.stack([image, other_image]), torch.stack([image_in] * 2)))
     _, weights = route(gates(), grid, None, None)
-    s, z = mixture(adapters, grid, weights, route.alone())
+    s, z = mixture(adapters, grid, weights, route.forced())
     for a, one_text in enumerate((text, other_text)):
         for b, one_image in enumerate((image, other_image)):
             alone = trunk()(h[a, b], (one_text, text_in), (one_image, image_in))
-            torch.testing.assert_close(grid.share[a, b], alone.share)
+            torch.testing.assert_close(grid.attention[a, b], alone.attention)
             _, own = route(gates(), alone, None, None)
-            expected = mixture(adapters, alone, own, route.alone())
+            expected = mixture(adapters, alone, own, route.forced())
             torch.testing.assert_close((s[a, b], z[a, b]), expected)
 
 
@@ -98,29 +98,27 @@ def test_what_stands_behind_the_last_token_is_not_looked_at() -> None:
     for fill in (0.0, 100.0):
         padded = [torch.where(inside[..., None], x, fill) for x, inside in ((text, text_in), (image, image_in))]
         states = trunk()(noise(B, H), (padded[0], text_in), (padded[1], image_in))
-        torch.testing.assert_close(states.share.sum(-1), torch.ones(B))
+        torch.testing.assert_close(states.attention.sum(-1), torch.ones(B))
         _, weights = router()(gates(), states, None, None)
-        answers.append(torch.cat([part.flatten() for part in mixture(experts(), states, weights, router().alone())]))
+        answers.append(torch.cat([part.flatten() for part in mixture(experts(), states, weights, router().forced())]))
     assert torch.equal(*answers)
-    torch.testing.assert_close(moments([(padded[0], text_in)]), moments([(text, text_in)]))
+    torch.testing.assert_close(token_sums([(padded[0], text_in)]), token_sums([(text, text_in)]))
 
 
 def test_a_gate_reaches_the_tokens_of_the_side_that_it_treats() -> None:
     states = trunk()(noise(B, H), *sides())
-    of_text = states.sides[states.inside] == 0
+    of_text = states.sides[states.mask] == 0
     for kind, kept in ((0, (0, 0)), (1, (1, 0)), (2, (0, 2)), (3, (3, 3))):
         firm = functional.one_hot(torch.full((B,), kind), 4).float().log()
         chosen = router()(firm, states, None, None)[1].argmax(1)
         assert (chosen[of_text].unique().tolist(), chosen[~of_text].unique().tolist()) == ([kept[0]], [kept[1]])
-        assert router().alone()[:, kind].tolist() == list(kept)
+        assert router().forced()[:, kind].tolist() == list(kept)
         assert router(masked=False)(firm, states, None, None)[1].argmax(1).unique().tolist() == [kind]
-    soft = router().gates(gates()).exp()
-    torch.testing.assert_close(soft.sum(-1), torch.ones(2, B))
-    q = gates().exp()
-    torch.testing.assert_close(soft[0, :, 1] + soft[0, :, 3], q[:, 1] + q[:, 3])
-    torch.testing.assert_close(soft[1, :, 2] + soft[1, :, 3], q[:, 2] + q[:, 3])
-    assert not soft[0, :, 2].any()
-    assert not soft[1, :, 1].any()
+    soft, q = router()(gates(), states, None, None)[1], gates().exp()
+    posts = torch.arange(B)[:, None].expand(states.mask.shape)[states.mask]
+    treated = torch.where(of_text, q[posts, 1] + q[posts, 3], q[posts, 2] + q[posts, 3])
+    torch.testing.assert_close(torch.where(of_text, soft[:, 1], soft[:, 2]) + soft[:, 3], treated)
+    assert not torch.where(of_text, soft[:, 2], soft[:, 1]).any()
 
 
 def test_an_expert_that_debiases_one_side_learns_from_no_token_of_the_other() -> None:
@@ -129,15 +127,15 @@ def test_an_expert_that_debiases_one_side_learns_from_no_token_of_the_other() ->
     bare = dataclasses.replace(states, h=states.h.detach().requires_grad_(True))
     route = router(2, 0)
     _, weights = route(gates(), bare, within, None)
-    s, z = mixture(adapters, bare, weights, route.alone())
+    s, z = mixture(adapters, bare, weights, route.forced())
     for expert, side in ((2, 1), (3, 1), (4, 0), (5, 0)):  # text experts and patches, image experts and words
-        assert not weights[bare.sides[bare.inside] == side][:, expert].any()
+        assert not weights[bare.sides[bare.mask] == side][:, expert].any()
         adapters.zero_grad()
         z[:, expert].sum().backward(retain_graph=True)
         whole = adapters.down.grad[expert].clone()
-        cut = dataclasses.replace(bare, share=bare.share * (bare.sides != side))
+        cut = dataclasses.replace(bare, attention=bare.attention * (bare.sides != side))
         adapters.zero_grad()
-        mixture(adapters, cut, weights.detach(), route.alone())[1][:, expert].sum().backward()
+        mixture(adapters, cut, weights.detach(), route.forced())[1][:, expert].sum().backward()
         torch.testing.assert_close(adapters.down.grad[expert], whole)
     assert torch.isfinite(s).all()
 
@@ -146,9 +144,9 @@ def test_tokens_are_standardised_by_those_of_train_posts() -> None:
     (text, inside), _ = sides()
     parts = [(text[:1], inside[:1]), (text[1:], inside[1:])]
     one = trunk()
-    one.fit("text", moments(parts))
+    one.fit("text", token_sums(parts))
     seen = text[inside]
     torch.testing.assert_close(one.text_mean, seen.mean(0))
     torch.testing.assert_close(one.text_std, seen.std(0, correction=0))
-    one.fit("image", moments([(torch.ones(2, 3, DV), torch.ones(2, 3, dtype=torch.bool))]))
+    one.fit("image", token_sums([(torch.ones(2, 3, DV), torch.ones(2, 3, dtype=torch.bool))]))
     assert torch.equal(one.image_std, torch.ones(DV)), "a feature that never varies is only centred"

@@ -12,8 +12,25 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SHELL = ("Snakefile", "workflow", "profiles", "dvc.yaml", ".dvcignore", ".gitignore")
 CORE = ("__init__", "config", "errors", "io", "layout", "parsing", "plan", "provenance", "schema", "variants")
-STAGES = ("fetch", "prepare", "audit", "pretrain", "features", "counterfactuals", "gate", "gallery", "grade", "search", "train", "evaluate", "report", "ablate")
-METHODS = {"erm": None, "causal_moe": "dataset", "oracle_swap": "truth"}
+STAGES = (
+    "fetch",
+    "prepare",
+    "audit",
+    "pretrain",
+    "features",
+    "tokens",
+    "counterfactuals",
+    "gate",
+    "gallery",
+    "grade",
+    "search",
+    "train",
+    "evaluate",
+    "report",
+    "ablate",
+)
+METHODS = {"erm": None, "causal_moe": "dataset", "oracle_swap": "truth", "token_moe": "dataset"}
+READS = {"token_moe": "tokens"}
 SEARCH = {"causal_moe": {"rank": (4, 8)}}
 PLUGINS = ("data/formats/planted", "data/sources/planted", "counterfactual/text/lexicon", "counterfactual/text/random", "counterfactual/text/truth")
 IMAGES = ("counterfactual/image/saliency", "counterfactual/image/random", "counterfactual/image/truth")
@@ -34,6 +51,7 @@ methods:
   erm: {}
   causal_moe: {}
   oracle_swap: {}
+  token_moe: {}
 editors:
   estimated: {text: lexicon, image: saliency}
   random: {text: random, image: random}
@@ -185,4 +203,6 @@ def package(folder: Path) -> None:
         (folder / f"{name}.py").write_text('"""Plug-in."""\n\nVALUE = 1\n')
     (folder / "methods").mkdir()
     for name, editor in METHODS.items():
-        (folder / "methods" / f"{name}.py").write_text(f'"""Method."""\n\nEDITOR = {editor!r}\nSEARCH = {SEARCH.get(name, {})!r}\n')
+        (folder / "methods" / f"{name}.py").write_text(
+            f'"""Method."""\n\nEDITOR = {editor!r}\nREADS = {READS.get(name, "")!r}\nSEARCH = {SEARCH.get(name, {})!r}\n'
+        )

@@ -56,6 +56,7 @@ def files(args: argparse.Namespace) -> dict[str, tuple[list[str], list[str]]]:
         "audit": ([f"{data}/manifest.parquet"], [f"reports/{d}/audit.json", f"{data}/audit.html"]),
         "pretrain": ([], [f"models/backbones/{b}/{name}" for name in trained]),
         "features": ([f"{data}/manifest.parquet", f"counterfactuals/{d}/{args.views}.parquet"], [f"features/{d}/{b}/{args.views}.safetensors"]),
+        "tokens": ([f"{data}/manifest.parquet", f"counterfactuals/{d}/{args.views}.parquet"], [f"features/{d}/{b}/tokens/{args.views}.safetensors"]),
         "counterfactuals": ([f"{data}/manifest.parquet"], [edited]),
         "gate": ([f"counterfactuals/{d}/{e}.parquet", f"features/{d}/{b}/{e}.safetensors"], [f"counterfactuals/{d}/{e}.gate.json"]),
         "gallery": (sorted(map(str, Path(f"counterfactuals/{d}").glob("*.gate.json"))), [f"counterfactuals/{d}/gallery.html"]),

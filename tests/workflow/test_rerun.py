@@ -80,6 +80,15 @@ def test_a_method_setting_runs_only_that_method(project: Project) -> None:
     assert project.run() == sorted(["train causal_moe 0-1", "evaluate causal_moe 0-1", "report"])
 
 
+def test_features_of_tokens_are_made_for_a_method_that_reads_them_and_for_no_other(project: Project) -> None:
+    project.edit("params.yaml", "methods: [erm, causal_moe, oracle_swap]", "methods: [erm, causal_moe, oracle_swap, token_moe]")
+    own = ["train token_moe 0-1", "evaluate token_moe 0-1"]
+    assert project.run() == sorted(["tokens factual", "tokens estimated", *own, "report"])
+    project.edit("params.yaml", "image: saliency}", "image: saliency, swaps: 3}")
+    assert project.run() == sorted([*ESTIMATED, "tokens estimated", *own])
+    assert project.run() == []
+
+
 def test_swapping_two_values_is_noticed(project: Project) -> None:
     project.edit("params.yaml", "{epochs: 4, lr: 0.001}", "{epochs: 4, hidden: 8, lr: 0.001}")
     project.run()

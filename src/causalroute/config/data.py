@@ -148,7 +148,7 @@ class Dataset:
     search: bool = False
     """choose settings on validation posts first, for each method that says which (`SEARCH` in its module); see the section `search`"""
     ablation: tuple[str, ...] = ()
-    """variants, keys of `methods` such as `causal_moe@rule`, that `snakemake ablation` compares with the methods they are variants of"""
+    """variants, keys of `methods` such as `causal_moe@rule`, that `snakemake ablation` compares with their methods; and token_moe, with causal_moe"""
     sources: tuple[Source, ...]
     """where the raw files come from, in order"""
     table: str = ""
@@ -185,7 +185,8 @@ class Dataset:
             raise ValueError("held_out must be another editor than the one methods train on")
         plain = [method for method in self.ablation if parent_of(method) == method]
         if plain or len(set(self.ablation)) != len(self.ablation):
-            raise ValueError(f"ablation lists variants (`<method>@<name>`), each once; {plain} are none" if plain else "ablation names one variant twice")
+            what = f"ablation lists variants (`<method>@<name>`) and derived methods, each once; {plain} are none"
+            raise ValueError(what if plain else "ablation names one variant twice")
         blind = [method for method in (*self.methods, *self.ablation) if is_visual(method)]
         if self.format == "table" and not self.columns.image and blind:
             raise ValueError(

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from causalroute.errors import UserError
 from causalroute.io import read_tensors
-from causalroute.methods.base import Answer, Method, Posts, Reader, Shape
+from causalroute.methods.base import Answer, Method, Posts, Shape
 from causalroute.training.data import SOURCE, Standard
 from causalroute.training.job import build
 
@@ -56,7 +56,7 @@ class Weights:
         """What features were standardised with."""
         return Standard(**self._under("standard/"))
 
-    def restore(self, seed: int, reader: Reader | None = None) -> Method:
+    def restore(self, seed: int, reader: Any = None) -> Method:
         """The trained method of one seed; `reader` for one that reads raw posts."""
         method = build(self.method, self.settings, self.shape, seed, reader)
         method.restore(self._under(f"seed{seed}/"), self._extra[str(seed)])

@@ -22,6 +22,8 @@ from causalroute.evaluation.statistics import Estimate, Sample
 REFERENCE = "erm"
 INVERTED = "inverted_bag_of_words"
 """Derived row of two-class tasks: the bag of words with its answers swapped; a high score on OOD means that OOD is the shortcut reversed."""
+UNTESTED = (INVERTED, "rewrite_detector")
+"""Rows to read other rows by: compared with nothing, so that they take no part in Holm's correction."""
 KEPT = ("accuracy", "f1_macro", "worst_group", "consistency_tv", "held_out_accuracy_tv", "core_accuracy", "nll_calibrated")
 """Metrics whose samples stay at hand for comparisons with another method than the reference (`causalroute.evaluation.claims`)."""
 
@@ -164,7 +166,7 @@ def _row(method: str, split: str, metric: Metric, samples: Mapping[str, Sample],
         None if np.isnan(seed_low) else seed_low, None if np.isnan(seed_high) else seed_high,
         len(items.labels), len(sample.point), metric.higher_is_better,
     )  # fmt: skip
-    if reference is None or method == INVERTED:
+    if reference is None or method in UNTESTED:
         return row
     d = statistics.difference(sample, reference, evaluate.confidence)
     return replace(row, difference=d.mean, difference_low=d.low, difference_high=d.high, p=d.p, detectable=d.detectable)
@@ -190,7 +192,7 @@ def _mcnemar(answers: dict[str, Method]) -> list[tuple[str, str, int, int, int, 
     found = []
     for method, by_split in answers.items():
         for split, mine in by_split.items():
-            if method in (REFERENCE, INVERTED) or split == "valid":
+            if method in (REFERENCE, *UNTESTED) or split == "valid":
                 continue
             for seed, (ours, theirs) in enumerate(zip(mine.items.hits, answers[REFERENCE][split].items.hits, strict=True)):
                 found.append((method, split, seed, *statistics.mcnemar(ours, theirs)))

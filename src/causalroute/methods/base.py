@@ -50,7 +50,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Raw:
-    """How the raw posts, or their tokens, behind `Inputs` are found again: arguments of `Reader.passes`."""
+    """How the raw posts, or their tokens, behind `Inputs` are found again: what reads them, and arguments of its `passes` or `read`."""
 
     reader: Any
     rows: Tensor

@@ -27,7 +27,7 @@ from torch.nn import functional
 from causalroute.config import section
 from causalroute.methods.base import Answer, Inputs, Posts, Shape
 from causalroute.methods.mediated import Mediated
-from causalroute.methods.swapping import drawn, stacked
+from causalroute.methods.swapping import Batch, drawn
 from causalroute.model import gates
 from causalroute.model.effects import effect, strength, to_scores
 from causalroute.model.evidence import Found
@@ -145,10 +145,9 @@ class Method(Mediated):
             logits = self.gate.logits(inputs.t, inputs.v, found, self.evidence.log_prior, inputs.k)
             optimizer.step(functional.cross_entropy(logits, self.gate.rule(found)), lr=0.01)
 
-    def states(self, posts: Posts, rows: Tensor, picks: tuple[Tensor, Tensor], generator: Generator | None) -> Any:
-        """What the experts act on, for each post own and swapped as `picks` say: the trunk (2, 2, B, H)."""
-        t, v, k = stacked(posts, rows, *picks)
-        return self.encoder.grid(t, v, generator, k)
+    def states(self, batch: Batch, generator: Generator | None) -> Any:
+        """What the experts act on, of each post own and swapped: the trunk (2, 2, B, H)."""
+        return self.encoder.grid(batch.t, batch.v, generator, batch.k)
 
     def mixture(self, h: Any, log_gates: Tensor) -> tuple[Tensor, Tensor, Routing]:
         """Scores of the mixture (..., B, C) and of the experts (..., B, E, C)."""
@@ -165,13 +164,13 @@ class Method(Mediated):
     def loss(self, posts: Posts, rows: Tensor, progress: float, generator: Generator) -> dict[str, Tensor]:
         """The terms of the module's L."""
         y, found, set_ = posts.labels[rows], self._known(rows), self.settings
-        picks = drawn(posts, rows, generator)
-        own = posts.inputs(rows)
-        log_gates = self.log_gates(own.t, own.v, found, own.sources, own.k)
+        batch = drawn(posts, rows, generator)
+        t, v, k = batch.own
+        log_gates = self.log_gates(t, v, found, posts.sources_of(rows), k)
         g = log_gates.exp()
         text, image = posts.text_ok[rows].float(), posts.image_ok[rows].float()
         strength_now = ramp(progress, set_.ramp_start, set_.ramp_end) * set_.swaps
-        h = self.states(posts, rows, picks, generator)
+        h = self.states(batch, generator)
         s, z, routing = self.mixture(h, log_gates.detach() if set_.router == "learned" else log_gates)
         q_t, q_v, q_tv = (q.detach() for q in gates.switches(g))
         ce = cross_entropy(s, y)  # (2, 2, B)
@@ -183,9 +182,9 @@ class Method(Mediated):
         parts["te"] = cross_entropy(self.total(s[0, 0], g.detach(), found), y).mean()
         loss = parts["s"] + set_.own * parts.get("own", 0.0) + set_.te * parts["te"]
         if self.within is not None:
-            loss = loss + self._balanced(routing) + set_.z * self._within_z(h, posts, rows, picks)
+            loss = loss + self._balanced(routing) + set_.z * self._within_z(h, batch)
         if set_.router == "learned" and progress >= set_.router_start:
-            parts["router"] = self._router_loss(self.gate.logits(own.t, own.v, found, self.evidence.log_prior, own.k), z[0, 0].detach(), y, found)
+            parts["router"] = self._router_loss(self.gate.logits(t, v, found, self.evidence.log_prior, k), z[0, 0].detach(), y, found)
             loss = loss + parts["router"]
         return {"loss": loss, **parts}
 
@@ -216,9 +215,9 @@ class Method(Mediated):
         weight = torch.stack(weights, 1).view_as(ce)
         return ((ce * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))).mean()
 
-    def _within_z(self, h: Any, posts: Posts, rows: Tensor, picks: tuple[Tensor, Tensor]) -> Tensor:
+    def _within_z(self, h: Any, batch: Batch) -> Tensor:
         """z-loss of the choice among experts of a kind, of states without dropout."""
-        return self._squared(self.states(posts, rows, picks, None))
+        return self._squared(self.states(batch, None))
 
     def _squared(self, h: Tensor) -> Tensor:
         """Mean over kinds and states (..., H) of the squared logsumexp of the choice."""

@@ -47,12 +47,12 @@ class Method(bag_of_words.Method):
 
     def __init__(self, settings: Settings, shape: Shape, generator: Generator) -> None:
         super().__init__(settings, shape, generator)
-        if shape.classes != 2:
-            raise UserError("an answer can only be turned round between two classes", where="methods.rewrite_detector", fix="leave rewrite_detector out")
         self.detector = bag_of_words.Method(settings, shape, generator)
 
     def prepare(self, posts: Posts, generator: Generator) -> None:
         """Fits both bags of words."""
+        if posts.classes != 2:
+            raise UserError("an answer can only be turned round between two classes", where="methods.rewrite_detector", fix="leave rewrite_detector out")
         super().prepare(posts, generator)
         texts: tuple[list[str], list[str]] = ([], [])
         labels: tuple[list[int], list[int]] = ([], [])

@@ -8,6 +8,7 @@ x_T, x_V, x_TV: the post with the text, visual or both contexts of an item of an
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
@@ -29,25 +30,36 @@ class Settings:
     """share of steps from which they count fully"""
 
 
-def own_and_swapped(posts: Posts, rows: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Stacks each side's own view and one random swap, and the joint features, where there are any, of all pairs of them.
+@dataclass(frozen=True)
+class Batch:
+    """Posts `rows` (B,), each with its own view and one swap of every side: the first axis of t (2, B, Dt) and v (2, B, Dv)."""
 
-    Returns:
-        (2, B, Dt), (2, B, Dv), and (2, 2, B, Dk) or None: first axis the text own or swapped, second the image.
-    """
-    return stacked(posts, rows, *drawn(posts, rows, generator))
+    posts: Posts
+    rows: Tensor
+    picks: tuple[Tensor, Tensor]
+    """(B,) numbers of the swaps of the text and of the image"""
+    t: Tensor
+    v: Tensor
+    k: Tensor | None
+    """(2, 2, B, Dk), where there are joint features: first axis the text own or swapped, second the image"""
+
+    @property
+    def own(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """t, v and k of the posts as they are."""
+        return self.t[0], self.v[0], None if self.k is None else self.k[0, 0]
 
 
-def drawn(posts: Posts, rows: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Numbers of random swaps of the text and of the image, (B,) each."""
+def drawn(posts: Posts, rows: Tensor, generator: Generator) -> Batch:
+    """The posts `rows` with a random swap of each side."""
     text, image = (torch.randint(posts.views[name].shape[1], (len(rows),), generator=generator) for name in ("t_swap", "v_swap"))
-    return text, image
-
-
-def stacked(posts: Posts, rows: Tensor, text: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    """`own_and_swapped` with swaps that were drawn before."""
     t, v = (torch.stack([posts.views[own][rows], posts.views[f"{own}_swap"][rows, picks]]) for own, picks in (("t", text), ("v", image)))
-    return t, v, _joint(posts.views, rows, text, image) if "k" in posts.views else None
+    return Batch(posts, rows, (text, image), t, v, _joint(posts.views, rows, text, image) if "k" in posts.views else None)
+
+
+def own_and_swapped(posts: Posts, rows: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor | None]:
+    """t, v and k of `drawn`."""
+    batch = drawn(posts, rows, generator)
+    return batch.t, batch.v, batch.k
 
 
 def _joint(views: Mapping[str, View], rows: Tensor, text: Tensor, image: Tensor) -> Tensor:

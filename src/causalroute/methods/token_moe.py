@@ -23,8 +23,8 @@ from causalroute.config import section
 from causalroute.errors import UserError
 from causalroute.methods import causal_moe
 from causalroute.methods.base import Inputs, Origin, Posts, Shape
-from causalroute.methods.swapping import stacked
-from causalroute.model.tokens import Side, States, TokenRouter, TokenTrunk, mixture, moments, sparse
+from causalroute.methods.swapping import Batch
+from causalroute.model.tokens import Side, States, TokenRouter, TokenTrunk, mixture, sparse, token_sums
 from causalroute.routing import Routing
 from causalroute.stored.tokens import TokenReader
 
@@ -43,6 +43,11 @@ class Settings(causal_moe.Settings):
 
     masked: bool = True
     """an expert that debiases one side alone gets no token of the other side"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.masked and self.top_k > 3 * self.per_kind:
+            raise ValueError(f"top_k = {self.top_k} exceeds the {3 * self.per_kind} experts that a token may use (3 of 4 kinds, per_kind = {self.per_kind})")
 
 
 def open_posts(ids: Sequence[str], origin: Origin) -> TokenReader:
@@ -76,24 +81,24 @@ class Method(causal_moe.Method):
     def prepare(self, posts: Posts, generator: Generator) -> None:
         """Finds what tokens are standardised with, then as `causal_moe`."""
         for side, view in (("text", "t"), ("image", "v")):
-            self._trunk().fit(side, moments(posts.reader.read(view, rows) for rows in posts.train.split(ROWS)))
+            self._trunk().fit(side, token_sums(posts.reader.read(view, rows) for rows in posts.train.split(ROWS)))
         super().prepare(posts, generator)
 
-    def states(self, posts: Posts, rows: Tensor, picks: tuple[Tensor, Tensor], generator: Generator | None) -> States:
+    def states(self, batch: Batch, generator: Generator | None) -> States:
         """Of all tokens: (2, 2, B, L, H)."""
-        t, v, k = stacked(posts, rows, *picks)
+        posts, rows, picks = batch.posts, batch.rows, batch.picks
         text, image = (_both(posts.reader.read(view, rows), posts.reader.read(f"{view}_swap", rows, pick)) for view, pick in zip("tv", picks, strict=True))
-        return self._trunk().grid(self.encoder.grid(t, v, generator, k), text, image, generator)
+        return self._trunk().grid(super().states(batch, generator), text, image, generator)
 
     def mixture(self, h: States, log_gates: Tensor) -> tuple[Tensor, Tensor, Routing]:
-        """Scores of the mixture (..., B, C), of a gate that is firmly at each expert (..., B, E, C), and the routing of all tokens."""
+        """Scores of the mixture (..., B, C) and of each expert acting alone (..., B, E, C), and the routing of all tokens."""
         router = self.router
         found, weights = router(log_gates, h, self.within, self.bias)
-        return *mixture(self.experts, h, weights, router.alone()), found
+        return *mixture(self.experts, h, weights, router.forced()), found
 
-    def _within_z(self, h: States, posts: Posts, rows: Tensor, picks: tuple[Tensor, Tensor]) -> Tensor:
-        """z-loss of the choice among experts of a kind, over all tokens as they are: others without dropout would cost half a step more."""
-        return self._squared(h.h[h.inside])
+    def _within_z(self, h: States, batch: Batch) -> Tensor:
+        """z-loss of the choice among experts of a kind, over all tokens as they are: states without dropout would cost half a step more."""
+        return self._squared(h.h[h.mask])
 
     def answered(self, inputs: Inputs, log_gates: Tensor) -> tuple[Tensor, Tensor]:
         """S (B, C), and the mean weights of all experts on the tokens of each post, by attention, (B, E)."""
@@ -108,8 +113,8 @@ class Method(causal_moe.Method):
         states = self._trunk()(h, *(raw.reader.read(view, raw.rows[rows], raw.swap) for view in (raw.text, raw.image)))
         router = self.router
         routing, weights = router(log_gates, states, self.within, self.bias)
-        s = sparse(self.experts, states, routing) if self.settings.top_k else mixture(self.experts, states, weights, router.alone())[0]
-        return s, (states.share[..., None] * states.spread(weights)).sum(1)
+        s = sparse(self.experts, states, routing) if self.settings.top_k else mixture(self.experts, states, weights, router.forced())[0]
+        return s, (states.attention[..., None] * states.scatter(weights)).sum(1)
 
 
 def _both(own: Side, swapped: Side) -> Side:

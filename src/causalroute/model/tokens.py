@@ -3,7 +3,7 @@
     h_i = h + gelu(P_m x_i + Q_m h)               h the trunk of the pair, x_i a token of side m
     a   = softmax over the tokens of both sides of q . h_i
     S   = W sum_i a_i (h_i + sum_e w_ie B_e gelu(A_e h_i))
-    z_e = the same with expert e alone wherever the modality mask lets it act, and the expert of the same number that keeps elsewhere
+    z_e = the same with expert e alone; where the modality mask forbids it, the keep-expert with the same index acts instead
 
 Letters: B batch, L tokens of both sides, the text's Lt first; H trunk width, R rank, E experts, C classes; in front may stand axes of views.
 """
@@ -31,9 +31,9 @@ class States:
 
     h: Tensor
     """(..., B, L, H)"""
-    share: Tensor
+    attention: Tensor
     """(..., B, L) a; 0 where no token is"""
-    inside: Tensor
+    mask: Tensor
     """(..., B, L) bool: a token is here"""
     texts: int
     """Lt"""
@@ -41,12 +41,12 @@ class States:
     @property
     def sides(self) -> Tensor:
         """(..., B, L) 0 for text, 1 for image."""
-        return (torch.arange(self.h.shape[-2]) >= self.texts).long().expand(self.inside.shape)
+        return (torch.arange(self.h.shape[-2]) >= self.texts).long().expand(self.mask.shape)
 
-    def spread(self, of_tokens: Tensor) -> Tensor:
+    def scatter(self, of_tokens: Tensor) -> Tensor:
         """What is known of the M tokens that there are, (M, E), at their places: (..., B, L, E), 0 where no token is."""
-        places = of_tokens.new_zeros(*self.inside.shape, of_tokens.shape[1])
-        places[self.inside] = of_tokens
+        places = of_tokens.new_zeros(*self.mask.shape, of_tokens.shape[1])
+        places[self.mask] = of_tokens
         return places
 
 
@@ -63,9 +63,9 @@ class TokenTrunk(nn.Module):
             self.register_buffer(f"{side}_mean", torch.zeros(width))
             self.register_buffer(f"{side}_std", torch.ones(width))
 
-    def fit(self, side: str, moments: tuple[Tensor, Tensor, Tensor]) -> None:
+    def fit(self, side: str, token_sums: tuple[Tensor, Tensor, Tensor]) -> None:
         """Standardises a side ("text", "image") by the count, the sum (D,) and the sum of squares (D,) of its train tokens, float64."""
-        count, total, squares = moments
+        count, total, squares = token_sums
         mean = total / count
         std = (squares / count - mean.square()).clamp(min=0).sqrt()
         getattr(self, f"{side}_mean").copy_(mean)
@@ -80,14 +80,14 @@ class TokenTrunk(nn.Module):
         inner = functional.gelu(torch.cat([t, v], -2))  # (a, b, B, L, H)
         own = dropout(inner.movedim(-2, 0), self.rate, generator).movedim(0, -2)
         states = h.unsqueeze(-2) + own
-        inside = torch.cat([text[1][:, None].expand(*views, -1, -1), image[1][None].expand(*views, -1, -1)], -1)
+        mask = torch.cat([text[1][:, None].expand(*views, -1, -1), image[1][None].expand(*views, -1, -1)], -1)
         scores = self.query(states).squeeze(-1) / states.shape[-1] ** 0.5
-        return States(states, scores.masked_fill(~inside, float("-inf")).softmax(-1), inside, t.shape[-2])
+        return States(states, scores.masked_fill(~mask, float("-inf")).softmax(-1), mask, t.shape[-2])
 
     def forward(self, h: Tensor, text: Side, image: Side) -> States:
         """One view of each side: trunk (B, H), tokens (B, Lt, Dt), patches (B, Lv, Dv)."""
         one = self.grid(h[None, None], (text[0][None], text[1][None]), (image[0][None], image[1][None]))
-        return States(one.h[0, 0], one.share[0, 0], one.inside[0, 0], one.texts)
+        return States(one.h[0, 0], one.attention[0, 0], one.mask[0, 0], one.texts)
 
     def _read(self, number: int, side: str, tokens: Side) -> Tensor:
         """P_m x, (..., B, L, H)."""
@@ -95,7 +95,7 @@ class TokenTrunk(nn.Module):
         return found
 
 
-def moments(parts: Iterable[Side]) -> tuple[Tensor, Tensor, Tensor]:
+def token_sums(parts: Iterable[Side]) -> tuple[Tensor, Tensor, Tensor]:
     """Count, sum and sum of squares of tokens, float64; of no more than one part at a time is anything in memory."""
     count = total = squares = torch.zeros((), dtype=torch.float64)
     for tokens, inside in parts:
@@ -123,48 +123,45 @@ class TokenRouter:
             return torch.ones(2, len(self.kinds), dtype=torch.bool)
         return torch.stack([self.kinds != 2, self.kinds != 1])
 
-    def alone(self) -> Tensor:
-        """(2, E) the expert that acts on tokens of each side where the gate is firmly at e."""
+    def forced(self) -> Tensor:
+        """(2, E) the expert that acts on tokens of each side when expert e is to act alone: e, or where it may not the keep-expert with the same index."""
         each = torch.arange(len(self.kinds))
-        keep = each - self.kinds * (len(self.kinds) // 4)  # the same number among those that keep
+        keep = each - self.kinds * (len(self.kinds) // 4)
         return torch.where(self.allowed(), each, keep)
 
     def gates(self, log_gates: Tensor) -> Tensor:
-        """Log-gates (B, 4) of posts -> of the tokens of each side (2, B, 4)."""
+        """Log-gates (B, 4) of posts -> of the tokens of each side (2, B, 4), before `allowed`: what a forbidden kind has is added to keep."""
         if not self.masked:
             return log_gates.expand(2, *log_gates.shape)
         keep, text, image, both = log_gates.unbind(-1)
-        none = torch.full_like(keep, float("-inf"))
-        of_text = torch.stack([torch.logaddexp(keep, image), text, none, both], -1)
-        of_image = torch.stack([torch.logaddexp(keep, text), none, image, both], -1)
-        return torch.stack([of_text, of_image])
+        return torch.stack([torch.stack([torch.logaddexp(keep, other), text, image, both], -1) for other in (image, text)])
 
     def __call__(self, log_gates: Tensor, states: States, within: nn.Module | None, bias: Tensor | None) -> tuple[Routing, Tensor]:
-        """Routing of the M tokens that there are, and weights (M, E) in the order of `states.inside`."""
-        sides = states.sides[states.inside]  # (M,)
-        posts = torch.arange(len(log_gates))[:, None].expand(states.inside.shape)[states.inside]
+        """Routing of the M tokens that there are, and weights (M, E) in the order of `states.mask`."""
+        sides = states.sides[states.mask]  # (M,)
+        posts = torch.arange(len(log_gates))[:, None].expand(states.mask.shape)[states.mask]
         logits = self.gates(log_gates)[sides, posts]  # (M, 4)
         if within is not None:
-            logits = logits[:, self.kinds] + within(states.h[states.inside]).unflatten(-1, (4, -1)).log_softmax(-1).flatten(-2)
+            logits = logits[:, self.kinds] + within(states.h[states.mask]).unflatten(-1, (4, -1)).log_softmax(-1).flatten(-2)
         found = route(logits, self.top_k or 1, renormalize=True, selection_bias=bias, allowed=self.allowed(), kinds=sides)
-        return found, dense_weights(found) if self.top_k else logits.softmax(-1)
+        return found, dense_weights(found) if self.top_k else logits.masked_fill(~self.allowed()[sides], float("-inf")).softmax(-1)
 
 
-def mixture(experts: Experts, states: States, weights: Tensor, alone: Tensor) -> tuple[Tensor, Tensor]:
-    """S (..., B, C) and z (..., B, E, C) from weights (M, E) and `TokenRouter.alone`."""
-    share, image = states.share, states.sides.bool()
-    base = experts.head(share.unsqueeze(-2) @ states.h)  # (..., B, 1, C)
+def mixture(experts: Experts, states: States, weights: Tensor, forced: Tensor) -> tuple[Tensor, Tensor]:
+    """S (..., B, C) and z (..., B, E, C) from weights (M, E) and `TokenRouter.forced`."""
+    attention, image = states.attention, states.sides.bool()
+    base = experts.head(attention.unsqueeze(-2) @ states.h)  # (..., B, 1, C)
     inner, up = experts.inner(states.h), experts.up @ experts.head.weight.T  # (..., B, L, E, R), (E, R, C)
     # One product of matrices sums over the tokens of each side: slices of `inner` would cost a copy each on the way back.
-    of_sides = torch.stack([share.masked_fill(image, 0.0), share.masked_fill(~image, 0.0)], -2) @ inner.flatten(-2)  # (..., B, 2, E * R)
+    of_sides = torch.stack([attention.masked_fill(image, 0.0), attention.masked_fill(~image, 0.0)], -2) @ inner.flatten(-2)  # (..., B, 2, E * R)
     sides = torch.einsum("...ser,erc->...sec", of_sides.unflatten(-1, experts.down.shape[:2]), up)  # (..., B, 2, E, C)
-    z = base + sum(sides[..., side, chosen, :] for side, chosen in enumerate(alone))
-    mixed = ((share[..., None] * states.spread(weights))[..., None] * inner).sum(-3)  # (..., B, E, R)
+    z = base + sum(sides[..., side, chosen, :] for side, chosen in enumerate(forced))
+    mixed = ((attention[..., None] * states.scatter(weights))[..., None] * inner).sum(-3)  # (..., B, E, R)
     return base.squeeze(-2) + torch.einsum("...er,erc->...c", mixed, up), z
 
 
 def sparse(experts: Experts, states: States, routing: Routing) -> Tensor:
     """S (B, C) with only the chosen experts computed; states of B posts, without axes of views."""
-    posts = torch.arange(len(states.h))[:, None].expand(states.inside.shape)[states.inside]
-    scores = states.share[states.inside][:, None] * experts.sparse(states.h[states.inside], routing)
+    posts = torch.arange(len(states.h))[:, None].expand(states.mask.shape)[states.mask]
+    scores = states.attention[states.mask][:, None] * experts.sparse(states.h[states.mask], routing)
     return scores.new_zeros(len(states.h), scores.shape[1]).index_add(0, posts, scores)

@@ -18,6 +18,7 @@ WORDS = {
     "features": "encoding posts",
     "counterfactuals": "making counterfactuals ({editor})",
     "views": "encoding counterfactuals ({editor})",
+    "tokens": "encoding tokens ({views})",
     "gate": "judging counterfactuals ({editor})",
     "grade": "grading counterfactuals",
     "gallery": "showing counterfactuals",
@@ -55,7 +56,7 @@ class Step:
     @property
     def words(self) -> str:
         """What it does."""
-        known = {"editor": "", "method": ""} | self.wildcards
+        known = {"editor": "", "method": "", "views": ""} | self.wildcards
         return WORDS.get(self.rule, self.rule).format_map(known)
 
 

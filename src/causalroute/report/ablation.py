@@ -117,7 +117,8 @@ def _line(
         row, one = results.find(method, column.split, column.metric), compared.get((method, column.split, column.metric))
         verdict = judge(one, alpha) if one else ""
         cells.append(None if row is None else Cell(percent(row.mean), f"{percent(row.low)}, {percent(row.high)}", verdict, row.mean))
-    title = method if method == parent_of(method) else f"{method}: {changed(settings, method)}"
+    varied = any(one.method == method for one in compared.values())
+    title = f"{method}: {changed(settings, method)}" if varied else method
     return Line(method, title, headline.kind(method), tuple(cells), number(parameters[method]))
 
 

@@ -15,7 +15,6 @@ from causalroute.evaluation.collect import GATES, Facts
 from causalroute.evaluation.metrics import Array
 from causalroute.evaluation.scoring import INVERTED, KEPT, Results, Row
 from causalroute.evaluation.statistics import Estimate, Sample, estimate, weights
-from causalroute.variants import parent_of
 
 DECIMALS = 6
 PLANTED = {"nde_t": "effect_text", "nde_v": "effect_image"}
@@ -77,7 +76,7 @@ def ablation_table(results: Results, versus: Sequence[Versus], parameters: Mappi
         if row.method in family and row.metric in KEPT and row.split != "valid":
             one = compared.get((row.method, row.split, row.metric))
             found = {key: getattr(one, key, None) for key in differences.split()}
-            rows.append(vars(row) | found | {"parent": parent_of(row.method), "parameters": parameters.get(row.method)})
+            rows.append(vars(row) | found | {"parent": one.control if one else row.method, "parameters": parameters.get(row.method)})
     return _frame(rows, _schema("method parent split metric", f"mean low high {differences}", "items seeds parameters"))
 
 

@@ -43,7 +43,7 @@ BEYOND = {
     "texts": "the texts of posts",
     "told": "scored answers of a multimodal LLM",
     "replies": "replies of a multimodal LLM",
-    "raw": "posts as a multimodal LLM reads them",
+    "raw": "posts themselves, their tokens or their rewrites",
 }
 """What a method may look at that no graph has."""
 FURTHER = {

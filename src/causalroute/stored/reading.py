@@ -16,6 +16,10 @@ from torch import Tensor
 
 from causalroute.errors import UserError
 
+HELD = {"t_held_swap": "t_swap", "v_held_swap": "v_swap"}
+"""Views of the editor that is held out of training -> their names in its own file."""
+AGAIN = "run the whole pipeline (make reproduce), which makes it anew"
+
 
 class Standardised:
     """A view of N posts as methods see it: standardised float32, indexed like a tensor whose first index is of posts.
@@ -62,7 +66,8 @@ class FeatureFile:
         with safe_open(path, framework="pt") as stream:
             metadata = stream.metadata()
             if metadata.get("ids_sha256") != digest:
-                raise UserError("the features belong to another manifest", where=str(path), fix="run the features stage again")
+                raise UserError("the features belong to another manifest", where=str(path), fix=AGAIN)
+            self.backbone_key: str | None = metadata.get("backbone_key")
             self.names = frozenset(stream.keys())
             self.answers: list[str] = json.loads(metadata.get("answers", "[]"))
             held = stream.get_tensor("rows") if "rows" in self.names else torch.arange(total)
@@ -71,7 +76,17 @@ class FeatureFile:
         self.place = place[rows]
         if (self.place < 0).any():
             what = f"{int((self.place < 0).sum())} items have no counterfactual features"
-            raise UserError(what, where=str(path), fix="run the counterfactuals and features stages again")
+            raise UserError(what, where=str(path), fix=AGAIN)
+
+    def require_backbone_of(self, other: Path) -> None:
+        """Refuses a file of another backbone than that of the feature file `other`.
+
+        Raises:
+            UserError: it is of another.
+        """
+        with safe_open(other, framework="pt") as stream:
+            if stream.metadata().get("backbone_key") != self.backbone_key:
+                raise UserError(f"the features are of another backbone than {other}", where=str(self.path), fix=AGAIN)
 
     def __getitem__(self, name: str) -> Tensor:
         """(N, ...) one tensor at the wanted items.
@@ -88,7 +103,7 @@ class FeatureFile:
             UserError: there is none of this name.
         """
         if name not in self.names:
-            raise UserError(f"the features hold no {name}", where=str(self.path), fix="run the features stage again")
+            raise UserError(f"the features hold no {name}", where=str(self.path), fix=AGAIN)
         with safe_open(self.path, framework="pt") as stream:
             return stream.get_tensor(name)
 

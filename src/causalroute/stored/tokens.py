@@ -15,10 +15,7 @@ from torch import Tensor
 from causalroute import layout
 from causalroute.errors import UserError
 from causalroute.io import ids_digest
-from causalroute.stored.reading import FeatureFile
-
-HELD = {"t_held_swap": "t_swap", "v_held_swap": "v_swap"}
-"""Views of the held-out editor -> their names in its own file."""
+from causalroute.stored.reading import HELD, FeatureFile
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class TokenReader:
     def __init__(self, ids: Sequence[str], dataset: str, backbone: str, editor: str, held_out: str = "") -> None:
         manifest = pl.read_parquet(layout.manifest(dataset), columns=["id"])["id"]
         place = {name: row for row, name in enumerate(manifest)}
-        rows, digest = torch.tensor([place[name] for name in ids]), ids_digest(manifest)
+        rows, digest = torch.tensor([place[name] for name in ids], dtype=torch.int64), ids_digest(manifest)
         self._files: dict[str, FeatureFile] = {}
         for role, views in (("", "factual"), ("edited", editor), ("held", held_out)):
             path = layout.tokens(dataset, backbone, views)
@@ -60,6 +57,7 @@ class TokenReader:
                 raise UserError("features of tokens are missing", where=str(path), fix="run the whole pipeline (make reproduce), which makes them first")
             if views:
                 self._files[role] = FeatureFile(path, rows, len(manifest), digest)
+                self._files[role].require_backbone_of(layout.features(dataset, backbone, "factual"))
         self._stored: dict[str, _View] = {}
         text, image = (int(self._view(view).tokens.shape[-1]) for view in ("t", "v"))
         self.widths = text, image
@@ -83,7 +81,7 @@ class TokenReader:
         stored = self._view(view)
         at = (stored.place[rows], swap) if view.endswith("_swap") else (stored.place[rows],)
         start, length = stored.starts[at][:, None], stored.lengths[at][:, None]
-        offset = torch.arange(int(length.max()))
+        offset = torch.arange(int(length.max()) if len(length) else 0)
         inside = offset < length
         found = stored.tokens[torch.where(inside, start + offset, 0)]
         return found.float().masked_fill_(~inside[..., None], 0.0), inside

@@ -27,14 +27,12 @@ from causalroute.io import ids_digest, read_json
 from causalroute.methods.base import Posts
 from causalroute.model.view import View
 from causalroute.pairs import EDITED_PAIRS, HELD_PAIRS, NAME_OF, NOTHING, score_name
-from causalroute.stored.reading import FeatureFile, Standardised
+from causalroute.stored.reading import HELD, FeatureFile, Standardised
 
 log = logging.getLogger(__name__)
 CONTEXT, CORE, SWAPS = ("t_s", "v_s"), ("t_c", "v_c"), ("t_swap", "v_swap")
 TRAIN_VIEWS = (*CONTEXT, *SWAPS)
 ALL_VIEWS = (*CONTEXT, *CORE, *SWAPS)
-HELD = {"t_held_swap": "t_swap", "v_held_swap": "v_swap"}
-"""Name of a held-out editor's swaps here -> in its own file."""
 HELD_JOINT = {name: NAME_OF[HELD.get(text, text), HELD.get(image, image)] for name, (text, image) in HELD_PAIRS.items()}
 """The same of their joint features."""
 NO_POST = score_name(NOTHING)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from causalroute import io, methods
 from causalroute.config import Train
-from causalroute.methods.base import Method, Posts, Reader, Shape
+from causalroute.methods.base import Method, Posts, Shape
 from causalroute.provenance import code_hash
 from causalroute.rng import torch_generator
 from causalroute.training import loop
@@ -54,7 +54,7 @@ class Seed:
     """history, selection, extra"""
 
 
-def build(name: str, settings: Mapping[str, Any], shape: Shape, seed: int, reader: Reader | None = None) -> Method:
+def build(name: str, settings: Mapping[str, Any], shape: Shape, seed: int, reader: Any = None) -> Method:
     """An untrained method; its first weights depend on the seed and the module alone, so that a variant starts as its method does."""
     module, generator = methods.load(name), torch_generator(seed, "weights", stream_of(name))
     method: Method = module.Method(methods.settings_of(name, dict(settings)), shape, generator)
