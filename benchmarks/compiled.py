@@ -36,6 +36,10 @@ FMA = ("FADD", "FMUL", "FFMA", "IMAD", "HADD2", "HFMA2", "HMUL2")
 SHARED = ("SHFL", "LDS", "STS", "LDSM", "STSM", "ATOMS")
 SHAPES = ((8, 2), (16, 2), (64, 2), (128, 4), (256, 8), (1024, 8))
 """(E, k) of the budgets"""
+FEWER = {torch.float16: ((64, 2),), torch.float64: ((8, 2), (16, 2), (256, 8), (1024, 8))}
+"""the same of types that fewer use"""
+OPTIONS = ("renormalize", "bias", "kinds")
+"""ways through the router that a name carries at its end"""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Cost:
     cycles: int
     """bound of the hot part, see the module"""
     load_bits: int
-    """widest load from global memory"""
+    """widest load from global memory, into registers or shared memory"""
     bound: str
     """the pipe that sets `cycles`"""
     per_pass: int
@@ -73,7 +77,9 @@ def signature(work: Launch) -> ASTSource:
         else:
             types[name] = "i32" if value < 2**31 else "i64"
     names = work.kernel.arg_names
-    aligned = {(names.index(name),): [["tt.divisibility", 16]] for name, kind in types.items() if kind.startswith("*")}
+    fixed = {parameter.name for parameter in work.kernel.params if not parameter.do_not_specialize}
+    sixteens = {name for name, value in work.arguments.items() if isinstance(value, int) and value % 16 == 0 and name in fixed}
+    aligned = {(names.index(name),): [["tt.divisibility", 16]] for name, kind in types.items() if kind.startswith("*") or name in sixteens}
     return ASTSource(work.kernel, {name: types.get(name, "constexpr") for name in names}, constants, aligned)
 
 
@@ -109,9 +115,23 @@ def hot_part(code: list[tuple[int, str]]) -> list[str]:
     return [text for _, text in max(loops, key=len, default=longest)]
 
 
+def mnemonic(text: str) -> str:
+    """An instruction without predicate and operands."""
+    return re.sub(r"^@!?U?P\w+\s+", "", text).split()[0]
+
+
 def operation(text: str) -> str:
     """The name of an instruction, its predicate and suffixes left out."""
-    return re.sub(r"^@!?U?P\w+\s+", "", text).split()[0].split(".")[0]
+    return mnemonic(text).split(".")[0]
+
+
+def load_width(text: str) -> int:
+    """Bits that a thread loads from global memory, 0 for another instruction; the address beside it, [R2.64], has a width of its own."""
+    name, *suffixes = mnemonic(text).split(".")
+    if name not in ("LDG", "LDGSTS"):
+        return 0
+    sizes = [int(found[1]) for suffix in suffixes if (found := re.fullmatch(r"[US]?(8|16|64|128|256)", suffix))]
+    return sizes[0] if sizes else 32
 
 
 def pipes(instructions: Iterable[str]) -> dict[str, int]:
@@ -135,8 +155,8 @@ def cost(work: Launch, capability: int) -> Cost:
     bound = max(cycles, key=lambda pipe: cycles[pipe])
     used = dict(re.findall(r"(REG|STACK|SHARED):(\d+)", usage))
     spills = sum(operation(text) in ("STL", "LDL") for _, text in code)
-    widths = [int(found.group(1)) if (found := re.search(r"\.(64|128)\b", text)) else 32 for _, text in code if operation(text) == "LDG"]
-    return Cost(int(used["REG"]), int(used["STACK"]), spills, built.metadata.shared, len(hot), cycles[bound], max(widths, default=0), bound, tile_size(work))
+    width = max((load_width(text) for _, text in code), default=0)
+    return Cost(int(used["REG"]), int(used["STACK"]), spills, built.metadata.shared, len(hot), cycles[bound], width, bound, tile_size(work))
 
 
 def tile_size(work: Launch) -> int:
@@ -145,12 +165,15 @@ def tile_size(work: Launch) -> int:
     return sizes.get("BLOCK", sizes.get("ROWS", 1) * sizes.get("COLS", sizes.get("E_PAD", 1))) // work.warps
 
 
-def router_launches(experts: int, k: int, dtype: torch.dtype, tokens: int = 1 << 20) -> dict[str, Launch]:
-    """Forward and backward of the router with all its gradients, on tensors without memory."""
+def router_launches(experts: int, k: int, dtype: torch.dtype, option: str = "", tokens: int = 1 << 20) -> dict[str, Launch]:
+    """Forward and backward of the router with all its gradients, plain or with one of `OPTIONS`, on tensors without memory."""
     logits = torch.empty(tokens, experts, dtype=dtype, device="meta")
-    (weights, ids, lse, _, prob_sum, z_sum), forward = launch.forward(logits, k, False, None, None, None)
+    bias = torch.empty(experts, device="meta") if option == "bias" else None
+    table = (torch.empty(2, experts, dtype=torch.bool, device="meta"), torch.empty(tokens, dtype=torch.int64, device="meta"))
+    mask = table if option == "kinds" else (None, None)
+    (weights, ids, lse, _, prob_sum, z_sum), forward = launch.forward(logits, k, option == "renormalize", bias, *mask)
     gradients = {"dweights": weights, "dlse": None, "dprob_sum": prob_sum, "dz_sum": z_sum}
-    _, backward = launch.backward(logits, lse, ids, None, None, None, gradients)
+    _, backward = launch.backward(logits, lse, ids, weights if option == "renormalize" else None, *mask, gradients)
     return {"forward": forward[0], "sum": forward[1], "backward": backward[0]}
 
 
@@ -177,14 +200,21 @@ def product_launches(experts: int, k: int, width: int, hidden: int, dtype: torch
     }
 
 
+def router_cases() -> Iterator[tuple[str, Launch]]:
+    """The router: plain for many shapes, and each of its options once; a kernel that is equal to another is left out."""
+    shapes = [(dtype, *shape, "") for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64) for shape in FEWER.get(dtype, SHAPES)]
+    shapes += [(torch.float32, 100, 5, ""), *((torch.bfloat16, 64, 2, option) for option in OPTIONS), (torch.float64, 64, 2, "renormalize")]
+    for dtype, experts, k, option in shapes:
+        for kernel, work in router_launches(experts, k, dtype, option).items():
+            new = {"forward": True, "sum": (experts, option) == (64, "") and dtype != torch.float16, "backward": option != "bias"}
+            if new[kernel]:
+                yield f"{kernel} {str(dtype).removeprefix('torch.')} E={experts} k={k} {option}".rstrip(), work
+
+
 def cases() -> Iterator[tuple[str, Launch]]:
     """All budgeted kernels by name."""
+    yield from router_cases()
     for dtype in (torch.bfloat16, torch.float32, torch.float64):
-        for experts, k in SHAPES if dtype != torch.float64 else SHAPES[:2]:
-            for kernel, work in router_launches(experts, k, dtype).items():
-                if kernel != "sum" or (experts, k) == (64, 2):
-                    yield f"{kernel} {str(dtype).removeprefix('torch.')} E={experts} k={k}", work
-    for dtype in (torch.bfloat16, torch.float32):
         for kernel, work in product_launches(16, 2, 512, 256, dtype).items():
             yield f"{kernel} {str(dtype).removeprefix('torch.')} E=16 D=512 H=256", work
     for experts in (16, 128, 1024):
@@ -198,9 +228,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--capability", type=int, default=90, help="compute capability, for example 90")
     parser.add_argument("--out", type=Path, help="JSON file; standard output without it")
-    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--only", nargs="+", default=[""], help="cases whose name contains one of these")
     options = parser.parse_args()
-    table = {name: asdict(cost(work, options.capability)) for name, work in cases() if options.only in name}
+    table = {name: asdict(cost(work, options.capability)) for name, work in cases() if any(part in name for part in options.only)}
     lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(values)}" for name, values in table.items())
     text = f'{{\n  "triton": "{triton.__version__}",\n  "capability": {options.capability},\n{lines}\n}}\n'
     if options.out:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from causalroute.routing import Routing, route
+from causalroute.routing import Routing, combine, dispatch, dispatch_product, permute, route
 
 INF = float("inf")
+Named = dict[str, Tensor]
 ROUND = {torch.bfloat16: 2**-7, torch.float16: 2**-10, torch.float32: 2e-5, torch.float64: 1e-9}
 """relative rounding of a gradient that is stored in the type (the interpreter truncates)"""
 
@@ -79,3 +81,22 @@ def assert_equal_gradient(case: Case) -> None:
     """Of the logits, against the reference in float64."""
     tolerance = ROUND[case.logits.dtype]
     torch.testing.assert_close(gradient(case, "triton", case.logits), gradient(case, "reference", case.logits.double()), rtol=2 * tolerance, atol=2 * tolerance)
+
+
+def moves(x: Tensor, experts: Tensor, weights: Tensor, matrices: Tensor, backend: str = "triton", change: Callable[[Tensor], Tensor] = Tensor.clone) -> Named:
+    """Outputs and gradients of every mover by name; each tensor that goes in, the gradients of the outputs too, passes through `change` first."""
+    leaves = [change(value).requires_grad_() for value in (x, weights, matrices)]
+    moved = permute(change(experts), len(matrices), backend=backend)  # type: ignore[arg-type]
+    places = dispatch(leaves[0], moved, backend=backend)  # type: ignore[arg-type]
+    y = change(places.detach() * 2).requires_grad_()
+    outputs = {
+        "dispatch": places,
+        "product": dispatch_product(leaves[0], leaves[2], moved, backend=backend),  # type: ignore[arg-type]
+        "combine": combine(y, leaves[1], moved, backend=backend),  # type: ignore[arg-type]
+    }
+    found = {"order": moved.order, "inverse": moved.inverse, "offsets": moved.offsets, **outputs}
+    for name, out in outputs.items():
+        factors = torch.arange(out.numel(), dtype=out.dtype, device=out.device).sin().view(out.shape)
+        gradients = torch.autograd.grad(out, [*leaves, y], change(factors), allow_unused=True)
+        found |= {f"d{leaf} of {name}": value for leaf, value in zip(("x", "weights", "matrices", "y"), gradients, strict=True) if value is not None}
+    return found

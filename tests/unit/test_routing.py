@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.conftest import ROOT
 
-from causalroute.routing import combine, dispatch, dispatch_product, load_balance, permute, route, z_loss
+from causalroute.routing import combine, dispatch, dispatch_product, load_balance, permute, reference, route, z_loss
 
 INF = float("inf")
 
@@ -42,7 +42,7 @@ def cases(draw):
     k = draw(st.integers(1, min(e, 8)))
     values = st.sampled_from([-INF, -2.0, -1.0, -0.0, 0.0, 0.5, 1.0, 3.0])  # many ties
     logits = torch.tensor(draw(st.lists(st.lists(values, min_size=e, max_size=e), min_size=n, max_size=n)), dtype=torch.float64).view(n, e)
-    bias = torch.tensor(draw(st.lists(st.sampled_from([-3.0, 0.0, 0.25, 2.0]), min_size=e, max_size=e)), dtype=torch.float64)
+    bias = torch.tensor(draw(st.lists(st.sampled_from([-INF, -3.0, 0.0, 0.25, 2.0]), min_size=e, max_size=e)), dtype=torch.float64)
     allowed = torch.tensor(draw(st.lists(st.booleans(), min_size=n * e, max_size=n * e)), dtype=torch.bool).view(n, e)
     return logits, k, draw(st.booleans()), bias if draw(st.booleans()) else None, allowed if draw(st.booleans()) else None
 
@@ -145,6 +145,16 @@ def test_selection_bias_moves_the_choice_and_not_the_weight():
     torch.testing.assert_close(moved.weights, plain.weights[:, 1:])
 
 
+def test_a_bias_that_leaves_only_impossible_experts_gives_weights_of_zero():
+    logits = torch.tensor([[-INF, 0.0], [float("nan"), 0.0]], requires_grad=True)
+    routing = route(logits, 1, renormalize=True, selection_bias=torch.tensor([0.0, -INF]))
+    assert routing.experts.tolist() == [[0], [0]]
+    assert routing.weights[0].tolist() == [0]
+    assert routing.weights[1].isnan().all()
+    routing.weights[0].sum().backward()
+    assert logits.grad[0].tolist() == [0, 0]
+
+
 def test_mask_by_kind_of_token_is_the_mask_by_token():
     torch.manual_seed(3)
     logits, kinds = torch.randn(6, 4), torch.tensor([0, 1, 1, 0, 1, 0])
@@ -187,13 +197,19 @@ X = torch.zeros(4, 3)
         ((torch.zeros(4, 3, dtype=torch.int64), 1, {}), "floating-point"),
         ((X, 0, {}), "k = 0"),
         ((X, 4, {}), "between 1 and 3"),
+        ((X, 2.0, {}), "k must be an int, not 2.0 of type float"),
+        ((X, True, {}), "k must be an int, not True of type bool"),
         ((torch.zeros(1, 20), 9, {}), "at most 8"),
         ((torch.zeros(1, 1025), 1, {}), "1024"),
         ((torch.zeros(1, 0), 1, {}), "0 experts"),
         ((X, 1, {"selection_bias": torch.zeros(4)}), "selection_bias"),
+        ((X, 1, {"selection_bias": torch.zeros(3, dtype=torch.complex64)}), "selection_bias must be real"),
         ((X, 1, {"allowed": torch.ones(4, 3)}), "bool"),
         ((X, 1, {"allowed": torch.ones(2, 3, dtype=torch.bool)}), "with kinds"),
         ((X, 1, {"kinds": torch.zeros(4, dtype=torch.int64)}), "come with allowed"),
+        ((X, 1, {"allowed": torch.ones(0, 3, dtype=torch.bool), "kinds": torch.zeros(4, dtype=torch.int64)}), "with kinds"),
+        ((X, 1, {"allowed": torch.ones(2, 3, dtype=torch.bool), "kinds": torch.tensor([0, 1, -1, 0])}), r"kinds must lie in \[0, 2\), but -1"),
+        ((X, 1, {"allowed": torch.ones(2, 3, dtype=torch.bool), "kinds": torch.tensor([0, 1, 2, 0])}), r"kinds must lie in \[0, 2\), but 2"),
         ((X, 1, {"backend": "tritn"}), "choose from"),
     ],
 )
@@ -212,10 +228,37 @@ def test_wrong_shapes_of_the_movers_are_named():
     for matrices in (torch.zeros(3, 2, 4), torch.zeros(2, 2), torch.zeros(2, 2, 4, dtype=torch.float64)):
         with pytest.raises(ValueError, match="weight must be"):
             dispatch_product(torch.zeros(2, 2), matrices, moved)
+    with pytest.raises(ValueError, match="x has shape"):
+        dispatch_product(torch.tensor(1.0), torch.zeros(2, 2, 4), moved)
     with pytest.raises(ValueError, match="integer"):
         permute(torch.zeros(2, 1), 2)
+    with pytest.raises(ValueError, match="num_experts must be an int"):
+        permute(torch.zeros(2, 1, dtype=torch.int64), 2.0)
     with pytest.raises(ValueError, match="positive"):
         permute(torch.zeros(2, 1, dtype=torch.int64), 0)
+
+
+@pytest.mark.parametrize(("ids", "dtype", "found"), [([[0, -1], [1, 2]], torch.int64, -1), ([[0, 3], [1, 2]], torch.int32, 3), ([[200]], torch.uint8, 200)])
+def test_an_id_outside_the_experts_is_named(ids, dtype, found):
+    with pytest.raises(ValueError, match=rf"experts must lie in \[0, 3\), but {found} is"):
+        permute(torch.tensor(ids, dtype=dtype), 3)
+
+
+def test_where_nobody_can_look_at_the_values_the_nearest_expert_gets_an_id_and_no_expert_an_unknown_kind():
+    order, inverse, offsets = reference.permute(torch.tensor([[9, 0], [-1, 1]]), 2)
+    assert order.tolist() == [1, 2, 0, 3]
+    assert inverse.tolist() == [2, 0, 1, 3]
+    assert offsets.tolist() == [0, 2, 4]
+    mask = reference.rows_of(torch.tensor([[True, False], [True, True]]), torch.tensor([1, -1, 2, 0], dtype=torch.int8))
+    assert mask.tolist() == [[True, True], [False, False], [False, False], [True, False]]
+
+
+def test_the_product_keeps_its_type_under_autocast():
+    moved = permute(torch.tensor([[0], [1]]), 2)
+    x, matrices = torch.randn(2, 3), torch.randn(2, 3, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = dispatch_product(x, matrices, moved)
+    assert torch.equal(found, dispatch_product(x, matrices, moved))
 
 
 @pytest.mark.slow

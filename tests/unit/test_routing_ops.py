@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
 import subprocess
 import sys
-from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 import torch
-from benchmarks import routing as benchmark
 from tests.conftest import ROOT
-from tests.unit.routing_cases import make
+from tests.unit.routing_cases import make, moves
 
 from causalroute.routing import backend, combine, dispatch, dispatch_product, load_balance, permute, route, z_loss
 
@@ -87,7 +82,8 @@ def test_operators_pass_the_checks_of_torch() -> None:
         (operators.product_weight, (x, order, offsets, torch.randn(12, 4), 2)),
     ]
     for operator, given in calls:
-        torch.library.opcheck(operator.default, given, test_utils=("test_schema", "test_faketensor", "test_autograd_registration"))
+        traced = ("test_aot_dispatch_dynamic",) if operator is operators.route else ()
+        torch.library.opcheck(operator.default, given, test_utils=("test_schema", "test_faketensor", "test_autograd_registration", *traced))
 
 
 @marked
@@ -138,6 +134,16 @@ def test_two_calls_agree_to_the_bit() -> None:
 
 
 @marked
+def test_two_calls_of_the_movers_agree_to_the_bit() -> None:
+    torch.manual_seed(3)
+    experts = torch.rand(70, 5).argsort(1)[:, :2].int()
+    x, matrices, weights = torch.randn(70, 20), torch.randn(5, 20, 9), torch.rand(70, 2)
+    runs = [moves(x, experts, weights, matrices) for _ in range(2)]
+    for name, (first, second) in {name: (runs[0][name], runs[1][name]) for name in runs[0]}.items():
+        assert torch.equal(first, second), name
+
+
+@marked
 def test_a_second_derivative_is_an_error_and_not_a_wrong_number() -> None:
     logits = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     with pytest.raises(RuntimeError, match="no second derivative"):
@@ -167,13 +173,23 @@ def test_a_backend_asked_for_by_name_is_never_replaced(monkeypatch: pytest.Monke
         backend.choose("cuda", cuda)
 
 
+def test_a_backend_asked_for_by_name_says_so_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(backend, "has_triton", lambda: True)
+    backend._say.cache_clear()
+    with caplog.at_level(logging.INFO, logger=backend.__name__):
+        for name, device in (("reference", "cpu"), ("triton", "cuda"), ("reference", "cpu"), ("triton", "cuda")):
+            assert backend.choose(name, torch.device(device)) == name
+    backend._say.cache_clear()
+    assert [record.getMessage() for record in caplog.records] == ["routing backend on cpu: reference", "routing backend on cuda: triton"]
+
+
 def test_auto_says_once_what_it_took(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger=backend.__name__):
         for installed, device, name in ((True, "cpu", "reference"), (True, "cuda", "triton"), (False, "cuda", "reference")):
-            backend._automatic.cache_clear()
+            backend._say.cache_clear()
             monkeypatch.setattr(backend, "has_triton", lambda installed=installed: installed)
             assert backend.choose("auto", torch.device(device)) == backend.choose("auto", torch.device(device)) == name
-    backend._automatic.cache_clear()
+    backend._say.cache_clear()
     assert [record.levelname for record in caplog.records] == ["INFO", "INFO", "WARNING"]
 
 
@@ -207,11 +223,14 @@ def test_tensors_of_two_devices_are_named(name: str) -> None:
         route(torch.zeros(4, 3), 1, **given)
 
 
-def test_the_benchmark_runs_on_small_shapes_and_writes_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["routing", "--cpu-smoke", "--out", str(tmp_path)])
-    benchmark.main()
-    assert {path.name for path in tmp_path.iterdir()} == {"routing.csv", "machine.json", "forward.svg", "backward.svg", "both.svg"}
-    rows = list(csv.DictReader((tmp_path / "routing.csv").read_text(encoding="utf-8").splitlines()))
-    assert {row["what"] for row in rows} == {"forward", "backward", "both", "permute", "dispatch", "combine", "layer"}
-    assert json.loads((tmp_path / "machine.json").read_text(encoding="utf-8"))["torch"] == torch.__version__
-    ElementTree.parse(tmp_path / "both.svg")
+def test_movers_of_two_devices_are_named() -> None:
+    moved = permute(torch.tensor([[0], [1]]), 2)
+    x, matrices, weights = torch.zeros(2, 3), torch.zeros(2, 3, 4), torch.zeros(2, 1)
+    with pytest.raises(ValueError, match="x is on meta"):
+        dispatch(x.to("meta"), moved)
+    for given, name in (((x.to("meta"), matrices), "x"), ((x, matrices.to("meta")), "weight")):
+        with pytest.raises(ValueError, match=f"{name} is on meta"):
+            dispatch_product(*given, moved)
+    for given, name in (((x.to("meta"), weights), "y"), ((x, weights.to("meta")), "weights")):
+        with pytest.raises(ValueError, match=f"{name} is on meta"):
+            combine(*given, moved)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.routing_cases import INF, Case, assert_equal_gradient, assert_equal_routing, make
+from tests.unit.routing_cases import INF, Case, assert_equal_gradient, assert_equal_routing, make, moves
 
 from causalroute.routing import combine, dispatch, dispatch_product, permute, route
 
-pytest.importorskip("triton", reason="the kernels need the package triton")
+triton = pytest.importorskip("triton", reason="the kernels need the package triton")
+tl = pytest.importorskip("triton.language")
 launch = pytest.importorskip("causalroute.routing.kernels.launch")
+steps_of = pytest.importorskip("causalroute.routing.kernels.route").steps_of
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not launch.INTERPRETED, reason="on a GPU these shapes run in tests/gpu"),
@@ -67,6 +71,8 @@ def test_every_place_of_the_outputs_is_written(monkeypatch: pytest.MonkeyPatch) 
     moved = dispatch(x, ours, backend="triton")
     assert torch.equal(moved, dispatch(x, reference))
     assert torch.isfinite(combine(moved, torch.rand(3, 2), ours, backend="triton")).all()
+    assert_equal_moves(torch.rand(70, 3).argsort(1)[:, :2].int(), 20, 70)
+    assert_equal_moves(torch.rand(9, 4).argsort(1)[:, :3].int(), 600, 3)
 
 
 def test_infinite_logits_and_extreme_ones() -> None:
@@ -102,6 +108,36 @@ def test_strides_do_not_matter() -> None:
     assert torch.equal(a.experts, b.experts)
 
 
+def strided(x: torch.Tensor) -> torch.Tensor:
+    return torch.stack([x, torch.zeros_like(x)], -1)[..., 0]
+
+
+@pytest.mark.parametrize("by_kind", [False, True])
+def test_strides_of_masks_and_of_gradients_do_not_matter(by_kind: bool) -> None:
+    case = make(9, 5, 2, torch.float32, ugly=False)
+    assert case.allowed is not None
+    assert case.kinds is not None
+    masks = {"allowed": case.allowed, "kinds": case.kinds} if by_kind else {"allowed": case.allowed[case.kinds], "kinds": None}
+    found = []
+    for change in (torch.Tensor.clone, strided):
+        leaf = change(case.logits).requires_grad_()
+        given = {name: None if value is None else change(value) for name, value in masks.items()}
+        routing = route(leaf, 2, backend="triton", **given)  # type: ignore[arg-type]
+        outputs = [routing.weights, routing.lse, routing.prob_sum]
+        gradients = [change(torch.arange(out.numel()).sin().view(out.shape)) for out in outputs]
+        found.append([routing.experts, *outputs, *torch.autograd.grad(outputs, leaf, gradients)])
+    for dense, other in zip(*found, strict=True):
+        assert torch.equal(dense, other)
+
+
+def test_strides_of_the_movers_do_not_matter() -> None:
+    given = torch.randn(9, 6), torch.rand(9, 4).argsort(1)[:, :2], torch.rand(9, 2), torch.randn(4, 6, 3)
+    dense, other = moves(*given), moves(*given, change=strided)
+    assert dense.keys() == other.keys()
+    for name, value in dense.items():
+        assert torch.equal(value, other[name]), name
+
+
 def test_an_integer_bias_beside_a_gradient() -> None:
     logits = torch.randn(6, 4, requires_grad=True)
     bias = torch.tensor([0, 5, 0, -5])
@@ -117,12 +153,41 @@ def test_a_kind_outside_the_table_is_served_by_none() -> None:
     assert found.experts[1:].tolist() == [[0, 1], [0, 1]]
 
 
+def test_a_bias_that_leaves_only_impossible_experts_gives_weights_of_zero() -> None:
+    logits = torch.tensor([[-INF, 0.0], [float("nan"), 0.0]])
+    for dtype in DTYPES:
+        case = Case(logits.to(dtype), 1, True, torch.tensor([0.0, -INF]))
+        assert case.run("triton").weights[0].tolist() == [0]
+        assert_equal_routing(case)
+        assert_equal_gradient(case)
+
+
+def test_the_mask_of_every_token_compiles_once_whatever_their_number() -> None:
+    arguments = []
+    for tokens in (16, 19):
+        logits, allowed = torch.empty(tokens, 4, device="meta"), torch.empty(tokens, 4, dtype=torch.bool, device="meta")
+        arguments.append(launch.forward(logits, 2, False, None, allowed, None)[1][0].arguments["kind_count"])
+    assert arguments == [0, 0]
+
+
+@triton.jit
+def steps_kernel(out: tl.tensor, chunks: tl.tensor, n: tl.tensor, ROWS: tl.constexpr) -> None:
+    tl.store(out, steps_of(tl.program_id(0), chunks, n, ROWS))
+
+
+@pytest.mark.parametrize("tokens", [1, 64, 65, 2**31 - 65, 2**31 - 1, 2**31, 2**33])
+def test_the_number_of_steps_is_right_up_to_the_end_of_32_bits(tokens: int) -> None:
+    out = torch.zeros(1, dtype=torch.int64)
+    steps_kernel[(1,)](out, 1000, tokens, ROWS=64)
+    assert out.item() == math.ceil(math.ceil(tokens / 64) / 1000)
+
+
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     n, e = draw(st.integers(0, 6)), draw(st.integers(1, 9))
     values = st.sampled_from([-INF, float("nan"), -2.0, -0.0, 0.0, 0.5, 3.0])
     logits = torch.tensor(draw(st.lists(values, min_size=n * e, max_size=n * e))).view(n, e).to(draw(st.sampled_from(DTYPES)))
-    bias = torch.tensor(draw(st.lists(st.sampled_from([-3.0, 0.0, 0.25]), min_size=e, max_size=e))) if draw(st.booleans()) else None
+    bias = torch.tensor(draw(st.lists(st.sampled_from([-INF, -3.0, 0.0, 0.25]), min_size=e, max_size=e))) if draw(st.booleans()) else None
     allowed = torch.tensor(draw(st.lists(st.booleans(), min_size=n * e, max_size=n * e)), dtype=torch.bool).view(n, e) if draw(st.booleans()) else None
     return Case(logits, draw(st.integers(1, min(e, 8))), draw(st.booleans()), bias, allowed)
 
@@ -140,6 +205,17 @@ def test_permutation_is_the_stable_sort(ids: list[int], experts: int, k: int) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launch, "SORT_BLOCK", 16)
         assert_equal_permutation(torch.tensor(ids[: len(ids) // k * k], dtype=torch.int32).view(-1, k), experts)
+
+
+def assert_equal_moves(ids: torch.Tensor, width: int, hidden: int) -> None:
+    """Every mover and its gradients against the reference; the last expert has no rows."""
+    tokens, k = ids.shape
+    experts = int(ids.max()) + 2
+    given = torch.randn(tokens, width), ids, torch.rand(tokens, k), torch.randn(experts, width, hidden)
+    ours, expected = moves(*given), moves(*given, backend="reference")
+    assert ours.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-4, atol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def assert_equal_permutation(ids: torch.Tensor, experts: int) -> None:

@@ -75,11 +75,12 @@ def route(
         renormalize: let the k weights of a token sum to 1.
         selection_bias: (E,) added for the choice only, never to the weights (loss-free balancing, Wang et al. 2024).
         allowed: bool (N, E); or (M, E) together with `kinds`; False excludes an expert.
-        kinds: (N,) integer row of `allowed` for each token, in [0, M); on CUDA, where checking would stall, no expert serves a token of another kind.
+        kinds: (N,) integer row of `allowed` for each token, in [0, M); on CUDA and in traced code, where checking would stall, no expert serves a token of
+            another kind.
         backend: "auto" takes the Triton kernels for CUDA tensors and plain torch elsewhere; a backend asked for by name never falls back to another.
 
     Raises:
-        ValueError: on arguments that contradict each other.
+        ValueError: on arguments that contradict each other, or a kind outside [0, M) on the CPU.
         RuntimeError: when backend is "triton" and that package is not installed.
     """
     _check(logits, k, selection_bias, allowed, kinds)
@@ -87,8 +88,9 @@ def route(
         from causalroute.routing import autograd
 
         return Routing(*autograd.route(logits, k, renormalize, selection_bias, allowed, kinds))
-    mask = allowed if allowed is None or kinds is None else allowed[kinds.long()]
-    return Routing(*reference.route(logits, k, renormalize, selection_bias, mask))
+    if allowed is not None and kinds is not None:
+        _check_range("kinds", kinds, allowed.shape[0])
+    return Routing(*reference.route(logits, k, renormalize, selection_bias, allowed, kinds))
 
 
 def _check(logits: Tensor, k: int, bias: Tensor | None, allowed: Tensor | None, kinds: Tensor | None) -> None:
@@ -97,13 +99,14 @@ def _check(logits: Tensor, k: int, bias: Tensor | None, allowed: Tensor | None, 
     tokens, experts = logits.shape
     if not 1 <= experts <= MAX_EXPERTS:
         raise ValueError(f"logits have {experts} experts; 1 to {MAX_EXPERTS} are supported")
+    _check_integer("k", k)
     if not 1 <= k <= min(experts, MAX_CHOSEN):
         raise ValueError(f"k = {k} must lie between 1 and {min(experts, MAX_CHOSEN)} ({experts} experts, at most {MAX_CHOSEN} chosen)")
     for name, value in (("selection_bias", bias), ("allowed", allowed), ("kinds", kinds)):
         if value is not None and value.device != logits.device:
             raise ValueError(f"{name} is on {value.device}, logits are on {logits.device}: move one of them")
-    if bias is not None and bias.shape != (experts,):
-        raise ValueError(f"selection_bias must have shape ({experts},), not {tuple(bias.shape)}")
+    if bias is not None and (bias.shape != (experts,) or bias.is_complex()):
+        raise ValueError(f"selection_bias must be real, of shape ({experts},), not {bias.dtype} of {tuple(bias.shape)}")
     _check_mask(tokens, experts, allowed, kinds)
 
 
@@ -114,23 +117,39 @@ def _check_mask(tokens: int, experts: int, allowed: Tensor | None, kinds: Tensor
         return
     if allowed.dtype != torch.bool:
         raise ValueError(f"allowed must be a bool tensor, not {allowed.dtype}")
-    if allowed.ndim != 2 or allowed.shape[1] != experts or (kinds is None and allowed.shape[0] != tokens):
+    rows_fit = allowed.ndim == 2 and (allowed.shape[0] == tokens if kinds is None else allowed.shape[0] > 0 or tokens == 0)
+    if not rows_fit or allowed.shape[1] != experts:
         raise ValueError(f"allowed has shape {tuple(allowed.shape)}: expected ({tokens}, {experts}), or (M, {experts}) with kinds")
+
+
+def _check_integer(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{name} must be an int, not {value!r} of type {type(value).__name__}")
+
+
+def _check_range(name: str, ids: Tensor, count: int) -> None:
+    """Only where the values are at hand: elsewhere a look at them would stall, or break a trace."""
+    if ids.device.type != "cpu" or ids.numel() == 0 or torch.compiler.is_compiling():
+        return
+    low, high = (int(value) for value in ids.aminmax())
+    if low < 0 or high >= count:
+        raise ValueError(f"{name} must lie in [0, {count}), but {low if low < 0 else high} is among them")
 
 
 def permute(experts: Tensor, num_experts: int, *, backend: Backend = "auto") -> Permutation:
     """Sorts the (token, choice) pairs by expert, stably, without a host synchronisation.
 
     Args:
-        experts: (N, k) integer ids in [0, num_experts); on CUDA, where checking would stall, another id goes to the nearest expert.
+        experts: (N, k) integer ids in [0, num_experts); on CUDA and in traced code, where checking would stall, another id goes to the nearest expert.
         num_experts: E, 1 to 1024.
         backend: as for `route`.
 
     Raises:
-        ValueError: when `experts` is no (N, k) integer tensor.
+        ValueError: when `experts` is no (N, k) integer tensor, or on the CPU holds an id outside [0, num_experts).
     """
     if experts.ndim != 2 or experts.dtype not in INTEGERS or experts.shape[1] < 1:
         raise ValueError(f"experts must be an integer (N, k) tensor, not {experts.dtype} of shape {tuple(experts.shape)}")
+    _check_integer("num_experts", num_experts)
     if not 1 <= num_experts <= MAX_EXPERTS:
         raise ValueError(f"num_experts must be positive and at most {MAX_EXPERTS}, not {num_experts}")
     if choose(backend, experts.device) == "triton":
@@ -138,6 +157,7 @@ def permute(experts: Tensor, num_experts: int, *, backend: Backend = "auto") -> 
 
         order, inverse, offsets = autograd.permute(experts, num_experts)
     else:
+        _check_range("experts", experts, num_experts)
         order, inverse, offsets = reference.permute(experts, num_experts)
     return Permutation(order, inverse, offsets, experts.shape[1])
 
@@ -166,10 +186,10 @@ def dispatch_product(x: Tensor, weight: Tensor, permutation: Permutation, *, bac
     Raises:
         ValueError: when shapes, types or devices disagree.
     """
+    _check_rows(x, permutation)
     experts = permutation.offsets.shape[0] - 1
     if weight.ndim != 3 or weight.shape[:2] != (experts, x.shape[-1]) or weight.dtype != x.dtype:
         raise ValueError(f"weight must be ({experts}, {x.shape[-1]}, H) of {x.dtype}, not {tuple(weight.shape)} of {weight.dtype}")
-    _check_rows(x, permutation)
     _same_device(permutation, x=x, weight=weight)
     if choose(backend, x.device) == "triton":
         from causalroute.routing import autograd

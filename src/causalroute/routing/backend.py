@@ -1,6 +1,6 @@
 """Which code does the arithmetic: the Triton kernels on CUDA devices, plain torch everywhere else.
 
-A backend asked for by name is that backend or an error. "auto" says in the log what it took, once for each kind of device.
+A backend asked for by name is that backend or an error. The log says which one is at work, once for each kind of device.
 """
 
 from __future__ import annotations
@@ -36,10 +36,17 @@ def choose(name: str, device: torch.device) -> Literal["triton", "reference"]:
     """
     if name not in NAMES:
         raise ValueError(f"unknown routing backend {name!r}: choose from {list(NAMES)}")
+    taken = _pick(name, device)
+    if not torch.compiler.is_compiling():  # a log entry cannot be traced
+        _say(taken, device.type, name == "auto")
+    return taken
+
+
+def _pick(name: str, device: torch.device) -> Literal["triton", "reference"]:
+    if name == "auto":
+        return "triton" if device.type == "cuda" and has_triton() else "reference"
     if name == "reference":
         return "reference"
-    if name == "auto":
-        return _automatic(device.type)
     if not has_triton():
         raise RuntimeError('backend "triton" needs the package triton: install it, or take backend "reference"')
     if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
@@ -48,12 +55,8 @@ def choose(name: str, device: torch.device) -> Literal["triton", "reference"]:
 
 
 @functools.cache
-def _automatic(device_type: str) -> Literal["triton", "reference"]:
-    name: Literal["triton", "reference"] = "triton" if device_type == "cuda" and has_triton() else "reference"
-    if torch.compiler.is_compiling():  # a log entry cannot be traced
-        return name
-    if device_type == "cuda" and name == "reference":
+def _say(name: str, device_type: str, automatic: bool) -> None:
+    if device_type == "cuda" and name == "reference" and automatic:
         log.warning('routing on cuda in plain torch: the package triton is not installed; backend "reference"')
     else:
         log.info("routing backend on %s: %s", device_type, name)
-    return name

@@ -15,10 +15,12 @@ INF = float("inf")
 
 
 def route(
-    logits: Tensor, k: int, renormalize: bool, selection_bias: Tensor | None, allowed: Tensor | None
+    logits: Tensor, k: int, renormalize: bool, selection_bias: Tensor | None, allowed: Tensor | None, kinds: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The fields of `Routing` in order; arguments are checked by the caller."""
     x = logits if logits.dtype == torch.float64 else logits.float()
+    if allowed is not None and kinds is not None:
+        allowed = rows_of(allowed, kinds)
     if allowed is not None:
         x = x.masked_fill(~allowed, -INF)
     chosen = choose(x.detach(), k, selection_bias)  # (N, k)
@@ -27,7 +29,9 @@ def route(
     lse = torch.logsumexp(x, 1)
     probabilities = (x - lse[:, None]).exp() * alive[:, None]  # (N, E)
     if renormalize:
-        weights = torch.softmax(x.gather(1, chosen), 1) * alive[:, None]
+        found = x.gather(1, chosen)
+        served = (found != -INF).any(1)  # a bias of -inf can leave only experts of probability 0 to choose
+        weights = torch.softmax(torch.where(served[:, None], found, torch.zeros_like(found)), 1) * (alive & served)[:, None]
         weights = torch.where(lse.isnan()[:, None], lse[:, None], weights)  # a NaN shows even where it was not chosen
     else:
         weights = probabilities.gather(1, chosen)
@@ -36,6 +40,13 @@ def route(
     z_sum = torch.where(alive, lse, torch.zeros_like(lse)).square().sum()
     lse = torch.where(alive, lse, torch.full_like(lse, -INF))
     return weights, chosen.int(), lse, counts, probabilities.sum(0), z_sum
+
+
+def rows_of(allowed: Tensor, kinds: Tensor) -> Tensor:
+    """The mask (N, E) of each token by its kind; a kind outside the table is served by none."""
+    ids = kinds.long()
+    known = (ids >= 0) & (ids < allowed.shape[0])
+    return allowed[ids.clamp(0, allowed.shape[0] - 1)] & known[:, None]
 
 
 def choose(x: Tensor, k: int, selection_bias: Tensor | None) -> Tensor:
@@ -50,8 +61,8 @@ def choose(x: Tensor, k: int, selection_bias: Tensor | None) -> Tensor:
 
 
 def permute(experts: Tensor, num_experts: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Order, inverse and offsets of the stable sort by expert."""
-    flat = experts.reshape(-1).long()
+    """Order, inverse and offsets of the stable sort by expert; an id outside the experts goes to the nearest."""
+    flat = experts.reshape(-1).long().clamp(0, num_experts - 1)
     order = flat.argsort(stable=True)
     inverse = torch.empty_like(order)
     inverse[order] = torch.arange(order.shape[0], device=order.device)
@@ -83,9 +94,10 @@ def dispatch(x: Tensor, order: Tensor, inverse: Tensor, k: int) -> Tensor:
 
 
 def product(x: Tensor, weight: Tensor, order: Tensor, inverse: Tensor, offsets: Tensor, k: int) -> Tensor:
-    """(N, D), (E, D, H) -> (N*k, H)."""
+    """(N, D), (E, D, H) -> (N*k, H), in the type of x also under autocast."""
     parts = dispatch(x, order, inverse, k).split(offsets.diff().tolist())
-    return torch.cat([part @ matrix for part, matrix in zip(parts, weight.unbind(0), strict=True)])
+    with torch.autocast(x.device.type, enabled=False):
+        return torch.cat([part @ matrix for part, matrix in zip(parts, weight.unbind(0), strict=True)])
 
 
 def combine(y: Tensor, weights: Tensor, order: Tensor, inverse: Tensor) -> Tensor:

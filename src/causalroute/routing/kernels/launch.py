@@ -1,7 +1,7 @@
 """What is launched with which tile: outputs are made here, every launch is a value that can be run, or compiled ahead of time on a machine without a GPU.
 
-The tiles come from a fixed table, never from trials at run time. A thread of the router holds 8 or 16 logits, which leaves registers for five such
-tiles (logits, keys, exponentials, sums of probabilities, counts) and the next logits on their way, without a spill.
+The tiles come from a fixed table, never from trials at run time. A thread of the router holds 8 or 16 logits (2 or 8 in float64), which leaves registers
+for five such tiles (logits, keys, exponentials, sums of probabilities, counts) and the next logits on their way, without a spill.
 
 Letters: N tokens, E experts, k experts per token, D width.
 """
@@ -85,8 +85,9 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 def router_tile(experts: int, dtype: torch.dtype, *, backward: bool = False, packed: bool = False) -> Tile:
     """The configuration table, by E rounded up, type, pass, and whether the choice goes by packed keys."""
     padded = triton.next_power_of_2(experts)
-    values = 16 if backward or packed else 8  # logits of a thread
-    values = values // 2 if dtype == torch.float64 else values
+    values = 16 if packed or (backward and dtype != torch.float16) else 8  # logits of a thread; a backward pass of 16 in float16 spills at E = 64
+    if dtype == torch.float64:
+        values = 8 if backward else 2  # one load: with 4, the forward pass spills at E = 1024
     if backward:
         warps = 8 if padded >= 1024 else 4
     else:
@@ -105,7 +106,7 @@ def mask_arguments(allowed: Tensor | None, kinds: Tensor | None) -> dict[str, Te
     return {
         "allowed": None if allowed is None else allowed.view(torch.uint8),
         "kinds": kinds,
-        "kind_count": 0 if allowed is None else allowed.shape[0],
+        "kind_count": 0 if allowed is None or kinds is None else allowed.shape[0],
     }
 
 
@@ -197,6 +198,11 @@ def product_tile(size: int) -> int:
     return min(max(triton.next_power_of_2(size), 16), 64)
 
 
+def product_work(width: int, dtype: torch.dtype) -> tuple[int, int]:
+    """Columns of x of one step of a product, and warps: exact products of wide types are long chains of instructions, whose operands would fill the stack."""
+    return (product_tile(width), 4) if dtype.itemsize == 2 else (16, 8)
+
+
 def products(x: Tensor, order: Tensor | None, offsets: Tensor, weight: Tensor, k: int) -> tuple[Tensor, list[Launch]]:
     """Rows of x (N, D), or (P, D) where they are sorted already, by their experts' matrices (E, D, H) of any strides: (P, H), uninitialised, and its launch."""
     experts, width, hidden = weight.shape
@@ -205,8 +211,9 @@ def products(x: Tensor, order: Tensor | None, offsets: Tensor, weight: Tensor, k
     arguments: dict[str, Tensor | int | None] = {"x": x, "order": order, "offsets": offsets, "weight": weight, "out": out}
     constants = {"E": experts, "E_PAD": triton.next_power_of_2(experts), "K": k, "D": width, "H": hidden, "ROWS": rows, "COLS": cols}
     constants |= dict(zip(("STRIDE_E", "STRIDE_D", "STRIDE_H"), weight.stride(), strict=True))
-    constants |= {"DEPTH": product_tile(width), "ACC": accumulator(x.dtype)}
-    return out, [Launch(product.product_kernel, (triton.cdiv(places, rows) + experts, triton.cdiv(hidden, cols)), arguments, constants, 4)]
+    depth, warps = product_work(width, x.dtype)
+    constants |= {"DEPTH": depth, "ACC": accumulator(x.dtype)}
+    return out, [Launch(product.product_kernel, (triton.cdiv(places, rows) + experts, triton.cdiv(hidden, cols)), arguments, constants, warps)]
 
 
 def product_weights(x: Tensor, order: Tensor, offsets: Tensor, dout: Tensor, k: int) -> tuple[Tensor, list[Launch]]:
@@ -217,4 +224,4 @@ def product_weights(x: Tensor, order: Tensor, offsets: Tensor, dout: Tensor, k: 
     arguments: dict[str, Tensor | int | None] = {"x": x, "order": order, "offsets": offsets, "dout": dout, "dweight": dweight}
     constants = {"K": k, "D": width, "H": hidden, "ROWS": 64, "COLS": cols, "DEPTH": depth, "ACC": accumulator(x.dtype)}
     grid = (experts, triton.cdiv(width, depth), triton.cdiv(hidden, cols))
-    return dweight, [Launch(product.product_weight_kernel, grid, arguments, constants, 4)]
+    return dweight, [Launch(product.product_weight_kernel, grid, arguments, constants, product_work(width, x.dtype)[1])]

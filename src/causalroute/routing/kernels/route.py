@@ -34,12 +34,13 @@ def store_choice(
     ROWS: tl.constexpr,
     RENORMALIZE: tl.constexpr,
 ) -> None:
-    """Writes ids and weights of a tile; a row without any eligible expert (total 0) gets weights 0, a row with a NaN gets NaN."""
+    """Writes ids and weights of a tile; a row without any eligible expert (total 0), or with none among its choices, gets weights 0, one with a NaN NaN."""
     rows, slots = tl.arange(0, ROWS), tl.arange(0, K_PAD)
     if RENORMALIZE:
         first = tl.max(tl.where(slots[None, :] == 0, values, MINUS_INF), 1)
         share = tl.where(slots[None, :] < K, tl.exp2((values - first[:, None]) * LOG2E), 0.0)
         share = share / tl.sum(share, 1)[:, None]
+        share = tl.where((first == MINUS_INF)[:, None], 0.0, share)  # a bias of -inf can leave only experts of probability 0 to choose
         share = tl.where((total == total)[:, None], share, total[:, None])
     else:
         share = tl.exp2((values - top[:, None]) * LOG2E) * share_of[:, None]
@@ -50,7 +51,14 @@ def store_choice(
     tl.store(experts + at, ids, mask=inside)
 
 
-@triton.jit(do_not_specialize=["n"])
+@triton.jit
+def steps_of(chunk: tl.tensor, chunks: tl.tensor, n: tl.tensor, ROWS: tl.constexpr) -> tl.tensor:
+    """Tiles that a chunk works on; rounding n up in 32 bits would pass their end near 2^31 tokens."""
+    tiles = tl.cdiv(n.to(tl.int64), ROWS)
+    return tl.cdiv(tiles - chunk, chunks).to(tl.int32)
+
+
+@triton.jit(do_not_specialize=["n", "kind_count"])
 def forward_kernel(
     logits: tl.tensor,
     bias: tl.tensor,
@@ -80,7 +88,7 @@ def forward_kernel(
     counts = tl.zeros((ROWS, E_PAD), tl.int32)
     z = tl.zeros((ROWS,), ACC)
     raw = load_logits(logits, chunk.to(tl.int64) * ROWS, n, E, E_PAD, ROWS)
-    for step in range(tl.cdiv(tl.cdiv(n, ROWS) - chunk, chunks)):
+    for step in range(steps_of(chunk, chunks, n, ROWS)):
         start = (chunk + step * chunks).to(tl.int64) * ROWS
         x = mask_logits(raw.to(ACC), allowed, kinds, start, n, kind_count, E, E_PAD, ROWS)
         raw = load_logits(logits, start + chunks.to(tl.int64) * ROWS, n, E, E_PAD, ROWS)  # the next tile is on its way while this one is worked on
@@ -174,7 +182,7 @@ def weight_gradients(
     return found
 
 
-@triton.jit(do_not_specialize=["n"])
+@triton.jit(do_not_specialize=["n", "kind_count"])
 def backward_kernel(
     logits: tl.tensor,
     allowed: tl.tensor,

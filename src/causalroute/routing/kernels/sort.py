@@ -19,7 +19,7 @@ def load_ids(experts: tl.tensor, at: tl.tensor, pairs: tl.tensor, E: tl.constexp
     return tl.minimum(tl.maximum(tl.load(experts + at, mask=at < pairs, other=0).to(tl.int32), 0), E - 1)
 
 
-@triton.jit(do_not_specialize=["pairs"])
+@triton.jit  # specialised on whether 16 divides `pairs`: only then are neighbouring ids known to lie inside together, and loaded together
 def histogram_kernel(experts: tl.tensor, histograms: tl.tensor, pairs: tl.tensor, E: tl.constexpr, E_PAD: tl.constexpr, BLOCK: tl.constexpr) -> None:
     """Pairs of each expert in one tile: a row of the (T, E_PAD) histograms."""
     tile = tl.program_id(0).to(tl.int64)
@@ -50,7 +50,7 @@ def scan_kernel(
     tl.store(totals + cols, total)
 
 
-@triton.jit(do_not_specialize=["pairs"])
+@triton.jit  # specialised like the histogram
 def scatter_kernel(
     experts: tl.tensor,
     histograms: tl.tensor,
