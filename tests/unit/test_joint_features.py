@@ -30,9 +30,9 @@ from causalroute.training.data import ALL_VIEWS, TRAIN_VIEWS, Files, Standard, l
 pytestmark = pytest.mark.slow
 
 TEXT, IMAGE, JOINT, TRAIN, VALID = 5, 4, 3, 400, 400
-UNIMODAL = {"majority", "bag_of_words", "rewrite_detector", "text_only", "image_only", "late_fusion"}
-UNTRAINED = {"zero_shot", "zero_shot_debiased", "zero_shot_generated", "lora_moe", "token_moe"}
-"""They read answers, raw posts, or tokens, of which a backbone with joint features keeps none (test_zero_shot.py, test_lora_moe.py, test_token_moe.py)."""
+UNIMODAL = {"majority", "bag_of_words", "text_only", "image_only", "late_fusion"}
+UNTRAINED = {"zero_shot", "zero_shot_debiased", "zero_shot_generated", "lora_moe", "token_moe", "rewrite_detector"}
+"""They read answers, raw posts, rewrites, or tokens, which a backbone with joint features does not keep; tests of their own hold them."""
 FUSING = sorted(set(methods.names()) - UNIMODAL - UNTRAINED)
 SETTINGS = {
     "causal_moe": [{}, {"router": "learned", "pretrain": 5}, {"router": "ce"}, {"router": "random"}, {"per_kind": 2}],
