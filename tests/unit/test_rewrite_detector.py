@@ -70,6 +70,8 @@ def test_it_is_restored_as_it_was(posts: Posts) -> None:
 def test_without_rewrites_or_with_three_classes_it_is_refused(posts: Posts) -> None:
     with pytest.raises(UserError, match=r"too few published rewrites(.|\n)*leave rewrite_detector out"):
         fitted("rewrite_detector", dataclasses.replace(posts, reader={"p0": ["one"]}))
+    with pytest.raises(UserError, match="too few published rewrites"):
+        fitted("rewrite_detector", dataclasses.replace(posts, reader=None))
     with pytest.raises(UserError, match="between two classes"):
         fitted("rewrite_detector", dataclasses.replace(posts, classes=3))
 

@@ -6,8 +6,7 @@ A multimodal LLM adds joint features of pairs (`causalroute.pairs`): k (N, D) of
 log-likelihoods (V prompts, C classes) of each: of a pair k... under the name z..., of a single view x as z_x, and z_0 of no post at all. Where it writes
 replies, the class that each names is `replies` (N,) int8, with the gaps of `mllm.replies`.
 The metadata name the classes in their order (`answers`), the posts that were shown first (`shots`), and by split how many replies were `unparsed`.
-The image views of an editor of level `patches` are pooled anew from the factual patch features (`pooled.py`, `token_views.py`); all others
-are encoded.
+The image views of an editor of level `patches` are pooled anew from the factual patch features (`pooled.py`); all others are encoded.
 """
 
 from __future__ import annotations

@@ -54,10 +54,11 @@ class Method(bag_of_words.Method):
         if posts.classes != 2:
             raise UserError("an answer can only be turned round between two classes", where="methods.rewrite_detector", fix="leave rewrite_detector out")
         super().prepare(posts, generator)
+        rewrites = posts.reader or {}
         texts: tuple[list[str], list[str]] = ([], [])
         labels: tuple[list[int], list[int]] = ([], [])
         for number, row in enumerate(posts.train.tolist()):
-            for label, versions in enumerate(([posts.texts[row]], posts.reader.get(posts.ids[row], []))):
+            for label, versions in enumerate(([posts.texts[row]], rewrites.get(posts.ids[row], []))):
                 texts[number % HELD_OUT == 0].extend(versions)
                 labels[number % HELD_OUT == 0].extend([label] * len(versions))
         if not all(0 < sum(part) < len(part) for part in labels):

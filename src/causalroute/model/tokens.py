@@ -63,9 +63,9 @@ class TokenTrunk(nn.Module):
             self.register_buffer(f"{side}_mean", torch.zeros(width))
             self.register_buffer(f"{side}_std", torch.ones(width))
 
-    def fit(self, side: str, token_sums: tuple[Tensor, Tensor, Tensor]) -> None:
-        """Standardises a side ("text", "image") by the count, the sum (D,) and the sum of squares (D,) of its train tokens, float64."""
-        count, total, squares = token_sums
+    def fit(self, side: str, sums: tuple[Tensor, Tensor, Tensor]) -> None:
+        """Standardises a side ("text", "image") by the `token_sums` of its train tokens."""
+        count, total, squares = sums
         mean = total / count
         std = (squares / count - mean.square()).clamp(min=0).sqrt()
         getattr(self, f"{side}_mean").copy_(mean)
@@ -96,7 +96,7 @@ class TokenTrunk(nn.Module):
 
 
 def token_sums(parts: Iterable[Side]) -> tuple[Tensor, Tensor, Tensor]:
-    """Count, sum and sum of squares of tokens, float64; of no more than one part at a time is anything in memory."""
+    """Count, sum (D,) and sum of squares (D,) of tokens, float64; of no more than one part at a time is anything in memory."""
     count = total = squares = torch.zeros((), dtype=torch.float64)
     for tokens, inside in parts:
         x = tokens[inside].double()

@@ -143,7 +143,8 @@ def notes(results: Results, versus: Sequence[Versus], evaluate: Evaluate) -> lis
         "In brackets behind a variant's settings: those of its method.",
         "▲ better, ▼ worse, = not measurably different from the method: paired over items and seeds, Holm-adjusted in each column over all variants "
         f"({variants}), family-wise {1 - evaluate.confidence:.2g}. Intervals of differences are not adjusted.",
-        "A variant starts from the same weights as its method and sees the same batches in the same order, as far as its settings leave them alike.",
+        "A variant starts from the same weights as its method and sees the same batches in the same order, as far as its settings leave them alike; "
+        "a method on other features in the first epoch alone.",
         f"Worst group: lowest accuracy among groups of at least {MIN_ITEMS} items.",
     ]
     sizes = [(TITLES[s], [one.detectable for one in versus if (one.split, one.metric) == (s, "accuracy")]) for s in ("id", "ood", "neutral")]

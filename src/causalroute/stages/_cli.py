@@ -22,6 +22,22 @@ def stage_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def encoding_parser(description: str | None) -> argparse.ArgumentParser:
+    """The same for stages that encode the views of a data set."""
+    parser = stage_parser(description)
+    parser.add_argument("--dataset", required=True, help="key of datasets in params.yaml")
+    parser.add_argument("--backbone", required=True, help="key of backbones in params.yaml")
+    parser.add_argument("--views", required=True, help="factual, or the key of an editor")
+    parser.add_argument("--threads", type=_positive, default=1, help="forward passes at a time (changes no byte of the result)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return int(text)
+
+
 def section_of(config: dict[str, Any], key: str, cls: type[T]) -> T:
     """The section `key` of a stage's `--config` as its dataclass."""
     if key not in config:

@@ -6,19 +6,12 @@ from collections.abc import Sequence
 
 from causalroute import layout
 from causalroute.config import Backbone
-from causalroute.stages._cli import run, section_of, stage_parser
+from causalroute.stages._cli import encoding_parser, run, section_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes features/{dataset}/{backbone}/tokens/{views}.safetensors."""
-    parser = stage_parser(__doc__)
-    parser.add_argument("--dataset", required=True, help="key of datasets in params.yaml")
-    parser.add_argument("--backbone", required=True, help="key of backbones in params.yaml")
-    parser.add_argument("--views", required=True, help="factual, or the key of an editor")
-    parser.add_argument("--threads", type=int, default=1, help="forward passes at a time (changes no byte of the result)")
-    args = parser.parse_args(argv)
-    if args.threads < 1:
-        parser.error("--threads must be at least 1")
+    args = encoding_parser(__doc__).parse_args(argv)
     settings = section_of(args.config, "backbone", Backbone)
 
     from causalroute.features.backbone import load_backbone
